@@ -1,0 +1,252 @@
+"""Every way a task may change. Nothing else in the house makes a task's next version (invariant I3).
+
+Each function takes a task and answers a `Change` (or None: nothing to change); the engine applies it only if the task
+is still as it was. A change of state always carries exactly one event, the end of a task exactly one terminal event (I7).
+"""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from task_daemon.core.errors import AlreadyFinished, NotCancellable, NotLost
+from task_daemon.core.model import Change, ErrorKind, Event, Mode, Progress, Report, State, Task, TaskError, Verdict
+
+MOVES: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLING, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.LOST}),
+    State.RUNNING: frozenset({State.CANCELLING, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.LOST}),
+    State.CANCELLING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.LOST}),
+    State.LOST: frozenset({State.SUCCEEDED, State.FAILED}),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+
+MISSES_UNTIL_LOST = 3  # good answers in a row without work that was seen before
+STALL_AFTER = 600.0  # seconds without any progress
+PROGRESS_CALLBACK_EVERY = 10.0  # seconds between two opt-in progress callbacks of one task
+RATE_WEIGHT = 0.3  # of the newest measurement in the smoothed rate
+
+
+def registered(task: Task) -> Event:
+    """The first event of a task; stored with it in one transaction."""
+    return Event(uid=task.uid, type="task.registered", time=task.created_at, task_seq=task.task_seq)
+
+
+def launch(task: Task, handle: dict[str, Any] | None, now: float) -> Change:
+    """Put on disk that the work is about to be started, and under which handle it will be found (I2)."""
+    return _note(task, "task.launching", now, {"handle": handle} if handle else None, launched=True, handle=handle, tidy=False)
+
+
+def apply(task: Task, report: Report, now: float, stall_after: float = STALL_AFTER) -> Change | None:
+    """What a report makes of a task. A finished task and a report without evidence change nothing."""
+    if task.done:
+        return None
+    match report.verdict:
+        case Verdict.UNKNOWN:
+            return None
+        case Verdict.GOING_ON:
+            return _with_size_event(task, report, _going_on(task, report, now, stall_after), now)
+        case Verdict.SUCCEEDED:
+            return _end(_with_size(task, report), State.SUCCEEDED, now, None, before=task, progress=_complete(task, report))
+        case Verdict.FAILED:
+            return _failed(task, report, now)
+        case Verdict.VANISHED:
+            return _vanished(task, report, now)
+
+
+def start_failed(task: Task, kind: str, message: str, now: float) -> Change:
+    """Starting was refused for good: the end of the task."""
+    return _end(task, State.FAILED, now, TaskError(kind, message))
+
+
+def work_gone(task: Task, message: str, now: float) -> Change:
+    """The work was started before a crash and is not there any more."""
+    return _end(task, State.LOST, now, TaskError(ErrorKind.LOST.value, message))
+
+
+def expire(task: Task, now: float, zone_known: bool = True) -> Change | None:
+    """The deadline has passed (wall time). None if it has not, or the task has ended."""
+    if task.done or now < task.deadline_at:
+        return None
+    if zone_known:
+        error = TaskError(ErrorKind.TIMEOUT.value, f"not finished {task.timeout:g} s after its registration")
+    else:
+        error = TaskError(
+            ErrorKind.ZONE_REMOVED.value,
+            f"zone {task.zone!r} is not configured any more, and {task.timeout:g} s have passed since the registration",
+        )
+    return _end(task, State.FAILED, now, error)
+
+
+def cancel(task: Task, now: float, stop_tracking: bool = False) -> Change | None:
+    """Ask for the cancellation of a task. None if that is under way already, or done.
+
+    Raises AlreadyFinished, and NotCancellable for merely tracked work unless `stop_tracking` is set: the daemon did not
+    start it and will not stop it, so cancelling ends the watching only.
+    """
+    if task.state is State.CANCELLED or task.state is State.CANCELLING:
+        return None
+    if task.done:
+        raise AlreadyFinished(f"cannot cancel task {task.uid}: it has {task.state.value} already")
+    if task.mode is Mode.TRACK:
+        if not stop_tracking:
+            raise NotCancellable(
+                f"cannot cancel task {task.uid}: the daemon only tracks this work and did not start it; "
+                'send {"stop_tracking": true} to stop watching it (the work itself goes on)',
+                members=[("/stop_tracking", "must be true for tracked work")],
+            )
+        return _end(task, State.CANCELLED, now, None, detail={"reason": "tracking stopped; the work itself was not touched"})
+    if task.state is State.QUEUED and not task.launched:
+        return _end(task, State.CANCELLED, now, None, detail={"reason": "never started"})
+    return _move(task, State.CANCELLING, "task.cancelling", now, None)
+
+
+def resolve(task: Task, state: State, reason: str, now: float) -> Change:
+    """A person decides how a lost task ended. Raises NotLost."""
+    if task.state is not State.LOST:
+        raise NotLost(f"cannot resolve task {task.uid}: it is {task.state.value}, and only a lost task can be resolved")
+    error = None if state is State.SUCCEEDED else TaskError(ErrorKind.LOST.value, reason or "resolved as failed")
+    return _move(task, state, "task.resolved", now, {"state": state.value, "reason": reason}, error=error)
+
+
+def tidied(task: Task, now: float) -> Change:
+    """The backend has cleaned up after the end."""
+    return _note(task, "task.tidied", now, None, tidy=True)
+
+
+def _going_on(task: Task, report: Report, now: float, stall_after: float) -> Change | None:
+    progress, moved = _merge(task, report.progress, now)
+    if task.state is State.QUEUED:
+        adopted = report.adopted
+        started = task.started_at or now
+        return _move(
+            task,
+            State.RUNNING,
+            "task.running",
+            now,
+            {"adopted": True} if adopted else None,
+            progress=progress,
+            last_progress_at=now,
+            started_at=started,
+            adopted=adopted,
+            handle=report.handle if report.handle is not None else task.handle,
+        )
+    fields: dict[str, Any] = {}
+    if report.handle is not None and report.handle != task.handle:
+        fields["handle"] = report.handle
+    if task.misses:
+        fields["misses"] = 0
+    if moved:
+        fields.update(progress=progress, last_progress_at=now)
+        if task.stalled:
+            return _note(task, "task.recovered", now, None, stalled=False, **fields)
+        if _wants_progress(task, now):
+            return _note(task, "task.progress", now, None, progress_told_at=now, **fields)
+    elif not task.stalled and now - (task.last_progress_at or task.started_at or now) >= stall_after:
+        return _note(task, "task.stalled", now, {"seconds": stall_after}, stalled=True, **fields)
+    if not fields:
+        return None
+    return Change(before=task, task=replace(task, revision=task.revision + 1, updated_at=now, **fields))
+
+
+def _with_size_event(task: Task, report: Report, change: Change | None, now: float) -> Change | None:
+    """The size of a result is told once, as soon as it is known, together with whatever else the report changed."""
+    if not report.size or report.size <= 0 or task.size_told:
+        return change
+    latest = task if change is None else change.task
+    told = _note(latest, "task.size", now, {"size": report.size}, size=report.size, size_told=True)
+    return told if change is None else replace(told, before=task, events=change.events + told.events)
+
+
+def _failed(task: Task, report: Report, now: float) -> Change:
+    progress, _ = _merge(task, report.progress, now)
+    if report.cancelled and task.state is State.CANCELLING:
+        return _end(task, State.CANCELLED, now, None, progress=progress)
+    error = TaskError(report.kind, report.message or "the backend gave no reason", report.backend)
+    return _end(_with_size(task, report), State.FAILED, now, error, before=task, progress=progress)
+
+
+def _vanished(task: Task, report: Report, now: float) -> Change | None:
+    if task.state is State.QUEUED and not task.launched and not report.certain:
+        return None  # never seen: it may just not have started
+    if not report.certain and task.misses + 1 < MISSES_UNTIL_LOST:
+        return Change(before=task, task=replace(task, misses=task.misses + 1))
+    if task.state is State.CANCELLING:
+        return _end(task, State.CANCELLED, now, None, detail={"reason": "the work is not there any more"})
+    message = report.message or f"the backend answered {MISSES_UNTIL_LOST} times in a row and does not know the work any more"
+    return _end(task, State.LOST, now, TaskError(ErrorKind.LOST.value, message, report.backend))
+
+
+def _end(
+    task: Task,
+    state: State,
+    now: float,
+    error: TaskError | None,
+    detail: dict[str, Any] | None = None,
+    before: Task | None = None,
+    progress: Progress | None = None,
+) -> Change:
+    facts = dict(detail or {})
+    if error is not None:
+        facts["error"] = {"kind": error.kind, "message": error.message}
+    shown = progress if progress is not None else task.progress
+    if shown is not None and shown.eta_seconds is not None:
+        shown = replace(shown, eta_seconds=None)
+    change = _move(
+        task, state, f"task.{state.value}", now, facts or None, error=error, finished_at=now, progress=shown, stalled=False
+    )
+    return change if before is None else replace(change, before=before)
+
+
+def _move(task: Task, state: State, event: str, now: float, detail: dict[str, Any] | None, **fields: Any) -> Change:
+    if state not in MOVES[task.state]:
+        raise AssertionError(f"no move from {task.state} to {state}")
+    return _note(task, event, now, detail, state=state, misses=0, **fields)
+
+
+def _note(task: Task, event: str, now: float, detail: dict[str, Any] | None, **fields: Any) -> Change:
+    seq = task.task_seq + 1
+    after = replace(task, task_seq=seq, revision=task.revision + 1, updated_at=now, **fields)
+    return Change(before=task, task=after, events=(Event(uid=task.uid, type=event, time=now, task_seq=seq, detail=detail),))
+
+
+def _with_size(task: Task, report: Report) -> Task:
+    """At the end a size that was never told is told with the end itself, not before it."""
+    if report.size and report.size > 0 and not task.size_told:
+        return replace(task, size=report.size)
+    return task
+
+
+def _wants_progress(task: Task, now: float) -> bool:
+    if task.callback is None or "progress" not in task.callback.events:
+        return False
+    return task.progress_told_at is None or now - task.progress_told_at >= PROGRESS_CALLBACK_EVERY
+
+
+def _complete(task: Task, report: Report) -> Progress:
+    last = report.progress or task.progress
+    return Progress(percent=100.0) if last is None else replace(last, percent=100.0, rate=None, eta_seconds=None)
+
+
+def _merge(task: Task, seen: Progress | None, now: float) -> tuple[Progress | None, bool]:
+    """The progress to show, and whether anything moved. `percent` never falls; rate and ETA are computed here."""
+    old = task.progress
+    if seen is None:
+        return old, False
+    if old is None:
+        return seen, True
+    percent = seen.percent
+    if old.percent is not None:
+        percent = old.percent if percent is None else max(percent, old.percent)
+    same = (seen.done, seen.total, seen.message, percent) == (old.done, old.total, old.message, old.percent)
+    if same and seen.unit == old.unit:
+        return old, False
+    rate = old.rate
+    since = task.last_progress_at
+    if seen.done is not None and old.done is not None and since is not None and now > since and seen.done >= old.done:
+        fresh = (seen.done - old.done) / (now - since)
+        rate = fresh if rate is None else RATE_WEIGHT * fresh + (1 - RATE_WEIGHT) * rate
+    eta = None
+    if rate and seen.total is not None and seen.done is not None and seen.total >= seen.done:
+        eta = (seen.total - seen.done) / rate
+    return replace(seen, percent=percent, rate=rate, eta_seconds=eta), True

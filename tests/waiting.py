@@ -1,0 +1,16 @@
+"""Waiting for what another thread or process does: bounded, and the failure says what was waited for."""
+
+import threading
+import time
+from collections.abc import Callable
+
+_PAUSE = threading.Event()
+
+
+def eventually(what: str, holds: Callable[[], object], seconds: float = 20.0) -> None:
+    """Return as soon as `holds()` is true; fail after `seconds`."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        _PAUSE.wait(0.01)
