@@ -44,7 +44,7 @@ class UnixResolver(Resolver):
     def initialize(self, path: str) -> None:
         self.path = path
 
-    async def resolve(self, host: str, port: int, family: int = 0) -> list[tuple[int, Any]]:  # type: ignore[override]
+    async def resolve(self, host: str, port: int, family: int = 0) -> list[tuple[int, Any]]:
         return [(socket.AF_UNIX, self.path)]
 
 

@@ -1,0 +1,1 @@
+"""The registrant's side of task-daemon."""
