@@ -87,6 +87,11 @@ class AlreadyFinished(Refusal):
     title = "The task has ended already"
 
 
+class NotDone(Refusal):
+    code = "not-done"
+    title = "The task has not ended yet"
+
+
 class NotLost(Refusal):
     code = "not-lost"
     title = "Only a lost task can be resolved"

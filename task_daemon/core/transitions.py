@@ -233,9 +233,9 @@ def _merge(task: Task, seen: Progress | None, now: float) -> tuple[Progress | No
     old = task.progress
     if seen is None:
         return old, False
+    percent = None if seen.percent is None else min(100.0, max(0.0, seen.percent))
     if old is None:
-        return seen, True
-    percent = seen.percent
+        return replace(seen, percent=percent), True
     if old.percent is not None:
         percent = old.percent if percent is None else max(percent, old.percent)
     same = (seen.done, seen.total, seen.message, percent) == (old.done, old.total, old.message, old.percent)

@@ -1,0 +1,27 @@
+# Two commands are all a newcomer needs: `make demo` (the main job) and `make test`.
+.PHONY: demo test lint check-types tests setup lock clean
+
+demo: setup            ## the main job, visibly: a real backup, a daemon killed in the middle, one callback
+	.venv/bin/python docs/demo.py
+
+test: setup lint check-types tests  ## everything CI runs
+
+setup:
+	@.ci/setup
+
+lint:
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+check-types:
+	.venv/bin/mypy
+
+tests:
+	.venv/bin/pytest -q
+
+lock: setup            ## renew requirements.lock; needs uv on the PATH
+	uv pip compile pyproject.toml --extra test --extra keystone --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
+
+clean:
+	rm -rf .venv .keystone-venv .mypy_cache .ruff_cache .pytest_cache dist build

@@ -1,0 +1,364 @@
+"""Configuration: one TOML file and a few flags become frozen structs, one for each table.
+
+The only reader of configuration files. Every mistake is found in one go and said with its table, key, value and what
+would be accepted; `etc/task-daemon.toml` explains each option. Options of the service this one replaces keep their names:
+as flags, in `[region]`, or at the top level of the file.
+"""
+
+import grp
+import pwd
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from task_daemon.core.backoff import CALLBACK_SCHEDULE
+from task_daemon.core.errors import ConfigError
+from task_daemon.core.ports import Family
+
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+Interval = Annotated[float, Meta(ge=0.1, le=3600)]
+Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+SOCKET_NAME = "task_daemon.socket"
+HIDDEN = "(hidden)"
+SECRETS = frozenset({"admin_password"})
+OLD_WITHOUT_EFFECT = frozenset(
+    {"port", "mebs_src_dir", "mebs_bin_dir", "mebs_log_config", "mebs_log_dir"}
+    | {"mebs_manager_config", "mebs_redis_config", "mebs_sql_connection"}
+)
+OLD_REGION = frozenset({"region", "auth_uri", "admin_user", "admin_password", "admin_tenant_name"})
+OLD_OPTIONS = OLD_REGION | OLD_WITHOUT_EFFECT | {"enable_mebs"}
+
+
+class DaemonTable(Struct, frozen=True, kw_only=True):
+    workspace: str = "/var/lib/task-daemon"
+    unix_socket: str = ""
+    socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    socket_group: str = ""
+    workers: Annotated[int, Meta(ge=1, le=64)] = 4
+    poll_interval: Interval = 10.0
+    timeout: Annotated[float, Meta(ge=1, le=31_536_000)] = 43_200.0
+    retention_days: Annotated[float, Meta(ge=0, le=3650)] = 7.0
+    retention_tasks: Annotated[int, Meta(ge=0)] = 10_000
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    log_format: Annotated[str, Meta(pattern="^(text|json)$")] = "text"
+
+
+class ZoneTable(Struct, frozen=True, kw_only=True):
+    """What every zone may have; the rest of its table belongs to its backend."""
+
+    backend: str
+    enabled: bool = True
+    poll_interval: Interval | None = None
+    poll_timeout: Annotated[float, Meta(ge=0.1, le=600)] = 5.0
+    stall_after: Seconds = 600.0
+    labels: dict[str, str] = {}
+
+
+class CallbacksTable(Struct, frozen=True, kw_only=True):
+    allow: list[str] = ["127.0.0.0/8", "::1"]
+    timeout: Annotated[float, Meta(ge=0.1, le=300)] = 10.0
+    connect_timeout: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
+    concurrency: Annotated[int, Meta(ge=1, le=1000)] = 32
+    per_target: Annotated[int, Meta(ge=1, le=100)] = 4
+    schedule: Annotated[list[Annotated[float, Meta(ge=0, le=604_800)]], Meta(min_length=1, max_length=100)] = list(
+        CALLBACK_SCHEDULE
+    )
+    keys: dict[str, str] = {}
+
+
+class RegionTable(Struct, frozen=True, kw_only=True):
+    region: str = ""
+    auth_uri: str = ""
+    admin_user: str = ""
+    admin_password: str = ""
+    admin_password_file: str = ""
+    admin_tenant_name: str = ""
+    service: str = "compute"
+    service_url: str = ""
+    token_file: str = ""
+    words: dict[str, str] = {}
+    routes: list[dict[str, Any]] = []
+    enable_mebs: bool = False
+    port: int | str | None = None
+    mebs_src_dir: str = ""
+    mebs_bin_dir: str = ""
+    mebs_log_config: str = ""
+    mebs_log_dir: str = ""
+    mebs_manager_config: str = ""
+    mebs_redis_config: str = ""
+    mebs_sql_connection: str = ""
+
+
+class AccessTable(Struct, frozen=True, kw_only=True):
+    admins: list[str | int] = []
+    operators: list[str | int] = []
+    readers: list[str | int] = []
+
+
+class LimitsTable(Struct, frozen=True, kw_only=True):
+    live_tasks: Count = 1_000_000
+    live_tasks_per_uid: Count = 100_000
+    connections: Count = 1024
+    connections_per_uid: Count = 256
+
+
+class ZoneConfig(Struct, frozen=True):
+    name: str
+    table: ZoneTable
+    family: Family
+    settings: Any
+
+
+class Config(Struct, frozen=True):
+    """Everything the daemon was told. `file` is None when the built-in defaults alone are in force."""
+
+    file: str | None
+    daemon: DaemonTable
+    zones: Mapping[str, ZoneConfig]
+    callbacks: CallbacksTable
+    region: RegionTable | None
+    access: AccessTable
+    limits: LimitsTable
+
+    @property
+    def workspace(self) -> Path:
+        return Path(self.daemon.workspace)
+
+    @property
+    def unix_socket(self) -> str:
+        return self.daemon.unix_socket or str(self.workspace / SOCKET_NAME)
+
+    def poll_interval(self, zone: str) -> float:
+        own = self.zones[zone].table.poll_interval
+        return self.daemon.poll_interval if own is None else own
+
+
+FindFamily = Callable[[str], Family]
+"""Raises LookupError for an unknown kind of backend."""
+
+T = TypeVar("T", bound=Struct)
+
+
+def default_file() -> str | None:
+    """`etc/task-daemon.toml` beside the installation, if it is there."""
+    candidate = Path(sys.prefix) / "etc" / "task-daemon.toml"
+    return str(candidate) if candidate.is_file() else None
+
+
+def load(file: str | None, flags: Mapping[str, Any], find_family: FindFamily) -> Config:
+    """The configuration from a file (None: built-in defaults) and flags, which win. Raises ConfigError with every mistake."""
+    mistakes: list[str] = []
+    data = _read(file)
+    _adopt_old_names(data, flags)
+    tables = {"daemon", "zones", "callbacks", "region", "access", "limits"}
+    mistakes += [
+        f"[{key}]: unknown {'table' if isinstance(value, dict) else 'option'}; accepted tables: {', '.join(sorted(tables))}"
+        for key, value in data.items()
+        if key not in tables
+    ]
+    daemon = _table("daemon", data.get("daemon", {}), DaemonTable, mistakes)
+    callbacks = _table("callbacks", data.get("callbacks", {}), CallbacksTable, mistakes)
+    region = _table("region", data["region"], RegionTable, mistakes) if "region" in data else None
+    access = _table("access", data.get("access", {}), AccessTable, mistakes)
+    limits = _table("limits", data.get("limits", {}), LimitsTable, mistakes)
+    zones = _zones(data.get("zones", {}), find_family, mistakes)
+    if region is not None:
+        mistakes += _region_mistakes(region)
+    if daemon is not None:
+        mistakes += _path_mistakes(daemon)
+    if access is not None:
+        mistakes += _access_mistakes(access)
+    if mistakes or daemon is None or callbacks is None or access is None or limits is None:
+        raise ConfigError([f"{file or 'flags'}: {mistake}" for mistake in mistakes])
+    return Config(file, daemon, zones, callbacks, region, access, limits)
+
+
+def shown(config: Config) -> str:
+    """The effective configuration as TOML, secrets hidden."""
+    parts = [
+        *_toml("daemon", msgspec.to_builtins(config.daemon) | {"unix_socket": config.unix_socket}),
+        *(line for zone in config.zones.values() for line in _zone_toml(config, zone)),
+        *_toml("callbacks", msgspec.to_builtins(config.callbacks)),
+        *(_toml("region", msgspec.to_builtins(config.region)) if config.region else ["# [region] is not configured", ""]),
+        *_toml("access", msgspec.to_builtins(config.access)),
+        *_toml("limits", msgspec.to_builtins(config.limits)),
+    ]
+    return "\n".join(parts)
+
+
+def user_ids(names: list[str | int]) -> set[int]:
+    """uids of users given by name or number. Raises KeyError for a name nobody has."""
+    return {name if isinstance(name, int) else pwd.getpwnam(name).pw_uid for name in names}
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def _read(file: str | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        raw = Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError([f"cannot read the configuration {file}: {error.strerror}"]) from None
+    try:
+        return tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError([f"{file}: not TOML: {error}"]) from None
+
+
+def _adopt_old_names(data: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    """Flags win over the file; the old service's options go where they live now."""
+    old = {key: data.pop(key) for key in list(data) if key in OLD_OPTIONS and not isinstance(data[key], dict)}
+    old |= {key: value for key, value in flags.items() if key in OLD_OPTIONS and value is not None}
+    if old:
+        region = data.setdefault("region", {})
+        if isinstance(region, dict):
+            region.update(old)
+    own = {key: data.pop(key) for key in ("workspace", "unix_socket") if isinstance(data.get(key), str)}
+    own |= {key: flags[key] for key in ("workspace", "unix_socket", "log_level") if flags.get(key) is not None}
+    daemon = data.setdefault("daemon", {})
+    if isinstance(daemon, dict):
+        daemon.update(own)
+
+
+def _table(name: str, data: Any, kind: type[T], mistakes: list[str]) -> T | None:
+    """One table as a struct; None (and sentences in `mistakes`) if anything in it is wrong."""
+    if not isinstance(data, dict):
+        mistakes.append(f"[{name}]: must be a table, not {data!r}")
+        return None
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    good: dict[str, Any] = {}
+    before = len(mistakes)
+    for key, value in data.items():
+        field = fields.get(key)
+        if field is None:
+            mistakes.append(f"[{name}] {key}: unknown option; accepted: {', '.join(sorted(fields))}")
+            continue
+        try:
+            good[key] = msgspec.convert(value, field.type, strict=True)
+        except msgspec.ValidationError as error:
+            said = HIDDEN if key in SECRETS else repr(value)
+            mistakes.append(f"[{name}] {key} = {said}: {_accepted(error)}")
+    missing = [key for key, field in fields.items() if field.required and key not in data]
+    mistakes += [f"[{name}] {key}: is required" for key in missing]
+    return kind(**good) if len(mistakes) == before else None
+
+
+def _accepted(error: msgspec.ValidationError) -> str:
+    text = str(error).replace("`", "")
+    return text[:1].lower() + text[1:]
+
+
+def _zones(data: Any, find_family: FindFamily, mistakes: list[str]) -> dict[str, ZoneConfig]:
+    if not isinstance(data, dict):
+        mistakes.append(f"[zones]: must hold tables like [zones.vm1], not {data!r}")
+        return {}
+    tables = {"local": {"backend": "process"}} | data
+    if isinstance(data.get("local"), dict):
+        tables["local"] = {"backend": "process"} | data["local"]
+    found: dict[str, ZoneConfig] = {}
+    for name, table in tables.items():
+        zone = _zone(name, table, find_family, mistakes)
+        if zone is not None and zone.table.enabled:
+            found[name] = zone
+    return found
+
+
+def _zone(name: str, data: Any, find_family: FindFamily, mistakes: list[str]) -> ZoneConfig | None:
+    label = f"zones.{name}"
+    if not isinstance(data, dict):
+        mistakes.append(f"[zones] {name}: must be a table [zones.{name}], not {data!r}")
+        return None
+    try:
+        msgspec.convert(name, Name)
+    except msgspec.ValidationError:
+        mistakes.append(f"[{label}]: a zone's name is 1-64 letters, digits, dots, dashes and underscores")
+    common = {key: value for key, value in data.items() if key in ZoneTable.__struct_fields__}
+    table = _table(label, common, ZoneTable, mistakes)
+    if table is None:
+        return None
+    try:
+        family = find_family(table.backend)
+    except (LookupError, ConfigError) as error:
+        mistakes.append(f"[{label}] backend = {table.backend!r}: {error.args[0] if error.args else error}")
+        return None
+    own = {key: value for key, value in data.items() if key not in ZoneTable.__struct_fields__}
+    settings = _table(label, own, family.settings, mistakes)
+    return None if settings is None else ZoneConfig(name, table, family, settings)
+
+
+# --------------------------------------------------------------------------- checks beyond types
+
+
+def _region_mistakes(region: RegionTable) -> Iterator[str]:
+    if not region.service_url:
+        needed = ("region", "auth_uri", "admin_user", "admin_tenant_name")
+        for key in needed:
+            if not getattr(region, key):
+                yield f"[region] {key}: is required (or set service_url to go without Keystone)"
+        if not region.admin_password and not region.admin_password_file:
+            yield "[region] admin_password_file: is required (admin_password is accepted too)"
+    for key in ("auth_uri", "service_url"):
+        value = getattr(region, key)
+        if value and not value.startswith(("http://", "https://")):
+            yield f"[region] {key} = {value!r}: must start with http:// or https://"
+    if region.enable_mebs:
+        for key in ("mebs_src_dir", "mebs_redis_config"):
+            if not getattr(region, key):
+                yield f"[region] {key}: is required with enable_mebs"
+
+
+def _path_mistakes(daemon: DaemonTable) -> Iterator[str]:
+    if not daemon.workspace.startswith("/"):
+        yield f"[daemon] workspace = {daemon.workspace!r}: must be an absolute path"
+    if daemon.unix_socket and not daemon.unix_socket.startswith("/"):
+        yield f"[daemon] unix_socket = {daemon.unix_socket!r}: must be an absolute path"
+    if daemon.socket_group:
+        try:
+            grp.getgrnam(daemon.socket_group)
+        except KeyError:
+            yield f"[daemon] socket_group = {daemon.socket_group!r}: no such group on this host"
+
+
+def _access_mistakes(access: AccessTable) -> Iterator[str]:
+    for key in AccessTable.__struct_fields__:
+        for name in getattr(access, key):
+            try:
+                user_ids([name])
+            except KeyError:
+                yield f"[access] {key}: {name!r} is no user of this host; accepted: user names and uid numbers"
+
+
+# --------------------------------------------------------------------------- showing
+
+
+def _zone_toml(config: Config, zone: ZoneConfig) -> list[str]:
+    values = msgspec.to_builtins(zone.table) | {"poll_interval": config.poll_interval(zone.name)}
+    return _toml(f"zones.{zone.name}", values | msgspec.to_builtins(zone.settings))
+
+
+def _toml(name: str, values: Mapping[str, Any]) -> list[str]:
+    lines = [f"[{name}]"]
+    for key, value in values.items():
+        if value is None or value == {}:
+            continue
+        lines.append(f"{key} = {_value(HIDDEN if key in SECRETS and value else value)}")
+    return [*lines, ""]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{msgspec.json.encode(k).decode()} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,67 @@
+"""Logging: one line for each outside event, with the task's uid on it; JSON on request, priorities under journald."""
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import TextIO
+
+MEMBERS = ("uid", "zone", "action", "request_id")  # put on a record with `extra=`; shown when present
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-02T03:04:05.678Z warning tracking: cannot poll zone vm1: ...`; journald gets `<4>` and no time."""
+
+    def __init__(self, journald: bool) -> None:
+        super().__init__()
+        self._journald = journald
+
+    def format(self, record: logging.LogRecord) -> str:
+        room = record.name.removeprefix("task_daemon.")
+        text = f"{record.levelname.lower()} {room}: {record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        if self._journald:
+            prefix = f"<{PRIORITIES.get(record.levelno, 6)}>"
+            return "\n".join(prefix + line for line in text.splitlines())
+        return f"{_when(record)} {text}"
+
+
+class JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _when(record),
+            "level": record.levelname.lower(),
+            "room": record.name.removeprefix("task_daemon."),
+            "message": record.getMessage(),
+        }
+        line |= {name: value for name in MEMBERS if (value := getattr(record, name, None)) is not None}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up(level: str, log_format: str, stream: TextIO = sys.stderr) -> None:
+    """Log to `stream`. `level`: debug, info, warning, error; `log_format`: text, json."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(_is_journal(stream)))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("task_daemon").setLevel(level.upper())
+    logging.getLogger("tornado.access").propagate = False  # the API writes its own line
+
+
+def _when(record: logging.LogRecord) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether the stream goes to journald: JOURNAL_STREAM names its device and inode (systemd.exec(5))."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"

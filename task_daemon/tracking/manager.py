@@ -1,0 +1,384 @@
+"""TaskManager: everything the API can ask for. Lives on the event loop."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from task_daemon.core import transitions
+from task_daemon.core.errors import (
+    AlreadyFinished,
+    Gone,
+    InvalidBody,
+    NotCancellable,
+    NotDone,
+    NotFound,
+    QueueFull,
+    QuotaExceeded,
+    Refusal,
+    UnknownAction,
+    UnknownZone,
+)
+from task_daemon.core.model import Change, Delivery, Event, Mode, Owner, Query, State, Task
+from task_daemon.core.ports import Added, Clock, Engine, NewTask, Page, Zone
+from task_daemon.core.view import delivery_view, rfc3339, task_view
+from task_daemon.tracking.admit import Admission, Registration
+from task_daemon.tracking.notify import Notices
+from task_daemon.tracking.zones import ZoneBook
+
+NO_CALLBACKS = {"pending": 0, "delivered": 0, "dead": 0}
+CHANGE_TRIES = 5  # a change that loses a race against a poll is made again on the newer task
+
+
+class Limits(Struct, frozen=True):
+    live_tasks: int = 1_000_000
+    live_tasks_per_uid: int = 100_000
+
+
+class TaskManager:
+    """What the API talks to; knows neither HTTP nor SQL. All methods belong to the event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        zones: Mapping[str, Zone],
+        admission: Admission,
+        notices: Notices,
+        book: ZoneBook,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._engine = engine
+        self._zones = zones
+        self._admission = admission
+        self._notices = notices
+        self._book = book
+        self._clock = clock
+        self._limits = limits
+        self._waiters: dict[str, list[asyncio.Event]] = {}
+        self._event_waiters: list[asyncio.Event] = []
+        self._stopping = False
+
+    # ------------------------------------------------------------------ registering
+
+    async def register(self, registrations: Sequence[Registration], owner: Owner, key: str | None = None) -> list[Added]:
+        """Store all or none, durable before the return (I1). A replay gives the task that is there already.
+
+        Raises InvalidBody, UnknownZone, UnknownAction (with `extra["index"]` in a batch), Conflict, IdempotencyKeyReused,
+        QuotaExceeded, QueueFull, StoreFull, OutcomeUnknown.
+        """
+        new: list[NewTask] = []
+        for index, registration in enumerate(registrations):
+            task = self._admit(registration, owner, index if len(registrations) > 1 else None)
+            if key is None:
+                new.append(NewTask(task))
+            else:
+                new.append(NewTask(task, f"{key}#{index}", registration.fingerprint()))
+        self._check_limits(len(new), owner)
+        return await self._engine.add(new)
+
+    def validate(self, registrations: Sequence[Registration], owner: Owner) -> list[Task]:
+        """The tasks that `register` would make, without storing them."""
+        many = len(registrations) > 1
+        return [self._admit(registration, owner, index if many else None) for index, registration in enumerate(registrations)]
+
+    def _admit(self, registration: Registration, owner: Owner, index: int | None) -> Task:
+        try:
+            return self._admission.task(registration, owner)
+        except (InvalidBody, UnknownZone, UnknownAction) as error:
+            raise _at_index(error, index) from None
+
+    def _check_limits(self, count: int, owner: Owner) -> None:
+        live = sum(self._engine.tally().values())
+        if live + count > self._limits.live_tasks:
+            text = f"cannot register: {live} tasks are live, and at most {self._limits.live_tasks} may be"
+            raise QueueFull(text, retry_after=10.0)
+        mine = self._engine.live_of(owner.uid)
+        if mine + count > self._limits.live_tasks_per_uid:
+            text = (
+                f"cannot register: user {owner.uid} has {mine} live tasks, and at most {self._limits.live_tasks_per_uid} may be"
+            )
+            raise QuotaExceeded(text, retry_after=10.0)
+
+    # ------------------------------------------------------------------ reading
+
+    async def get(self, uid: str) -> Task:
+        """Raises NotFound, Gone."""
+        task = self._engine.get(uid)
+        if task is None:
+            task = await self._engine.load(uid)
+        if task is None:
+            raise NotFound(f"cannot show task {uid}: no task of that uid (its retention may be over)")
+        if task.deleted:
+            raise Gone(f"cannot show task {uid}: it was deleted")
+        return task
+
+    async def find(self, query: Query) -> Page:
+        return await self._engine.find(query)
+
+    async def wait(self, uid: str, seconds: float, revision: int | None = None) -> Task:
+        """The task when it is done, or when its revision is not `revision` any more (if given), or when time is up."""
+        task = await self.get(uid)
+        end = self._clock.monotonic() + seconds
+        woken = asyncio.Event()
+        self._waiters.setdefault(uid, []).append(woken)
+        if revision is not None:
+            self._engine.watched.add(uid)
+        try:
+            while not (task.done or self._stopping) and (revision is None or task.revision == revision):
+                if self._clock.monotonic() >= end:
+                    break
+                woken.clear()
+                task = await self.get(uid)
+                if task.done or (revision is not None and task.revision != revision):
+                    break
+                await self._clock.sleep(end, woken)
+                task = await self.get(uid)
+            return task
+        finally:
+            self._waiters[uid].remove(woken)
+            if not self._waiters[uid]:
+                del self._waiters[uid]
+                self._engine.watched.discard(uid)
+
+    def changed(self, tasks: Sequence[Task], events: Sequence[Event]) -> None:
+        """`Handlers.change` of the engine: wake whoever waits for these tasks, or for any event."""
+        if self._waiters:
+            for task in tasks:
+                for woken in self._waiters.get(task.uid, ()):
+                    woken.set()
+        if events:
+            for woken in self._event_waiters:
+                woken.set()
+
+    def stop_waiting(self) -> None:
+        """The daemon is stopping: everybody who waits gets what is known now."""
+        self._stopping = True
+        for waiters in [*self._waiters.values(), self._event_waiters]:
+            for woken in waiters:
+                woken.set()
+
+    async def view(self, task: Task) -> dict[str, Any]:
+        """The task of the REST contract."""
+        return (await self.views([task]))[0]
+
+    async def views(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+        counts = await self._engine.callback_counts([task.uid for task in tasks])
+        return [self._view(task, counts.get(task.uid, NO_CALLBACKS)) for task in tasks]
+
+    def fresh_view(self, task: Task) -> dict[str, Any]:
+        """Of a task that was just registered: nobody can have been told anything yet."""
+        return self._view(task, NO_CALLBACKS)
+
+    def _view(self, task: Task, callbacks: Mapping[str, int]) -> dict[str, Any]:
+        times = self._engine.times(task)
+        return task_view(
+            task,
+            cancellable=self._cancellable(task),
+            last_polled_at=times.last_polled_at,
+            next_poll_at=times.next_poll_at,
+            unreachable=not task.done and self._book.unreachable(task.zone),
+            callbacks=dict(callbacks),
+        )
+
+    def retry_after(self, task: Task) -> float:
+        """Seconds after which asking again is worth it: the next poll."""
+        at = self._engine.times(task).next_poll_at
+        return 1.0 if at is None else max(1.0, at - self._clock.now())
+
+    # ------------------------------------------------------------------ changing
+
+    async def cancel(self, uid: str, stop_tracking: bool = False) -> Task:
+        """Raises AlreadyFinished, NotCancellable, NotFound, Gone. The returned task is `cancelled`, or `cancelling`."""
+
+        def step(task: Task) -> Change | None:
+            running = task.launched or task.state is not State.QUEUED
+            if task.mode is Mode.RUN and running and not task.done and not self._cancellable(task):
+                raise NotCancellable(f"cannot cancel task {uid}: action {task.action!r} cannot be cancelled once it runs")
+            return transitions.cancel(task, self._clock.now(), stop_tracking)
+
+        task = await self._change(uid, step)
+        if not task.done:
+            self._engine.poke(task.zone, uid)
+        return task
+
+    async def resolve(self, uid: str, state: State, reason: str) -> Task:
+        """Raises NotLost, NotFound, Gone."""
+        return await self._change(uid, lambda task: transitions.resolve(task, state, reason, self._clock.now()))
+
+    async def delete(self, uid: str) -> None:
+        """From now on reads give 410. Raises NotDone while the task is live, NotFound, Gone."""
+
+        def step(task: Task) -> Change | None:
+            if not task.done:
+                text = f"cannot delete task {uid}: it is {task.state.value}; only an ended task can be deleted, cancel it first"
+                raise NotDone(text)
+            return Change(before=task, task=replace(task, deleted=True, params=None, labels=None, extra=None), save=True)
+
+        await self._change(uid, step)
+
+    async def poll_now(self, uid: str) -> Task:
+        """Look now: the registrant knows that something happened. Raises AlreadyFinished, NotFound, Gone."""
+        task = await self.get(uid)
+        if task.done:
+            raise AlreadyFinished(f"cannot poll task {uid}: it has {task.state.value} already")
+        self._engine.poke(task.zone, uid)
+        return task
+
+    async def _change(self, uid: str, step: Callable[[Task], Change | None]) -> Task:
+        for _ in range(CHANGE_TRIES):
+            task = await self.get(uid)
+            change = step(task)
+            if change is None:
+                return task
+            if (await self._engine.change([self._notices.attach(change)]))[0]:
+                return change.task
+        raise AssertionError(f"task {uid} changed {CHANGE_TRIES} times under our hands")
+
+    # ------------------------------------------------------------------ events and callbacks
+
+    async def events(self, after: int, limit: int, uid: str | None = None, wait: float = 0.0) -> list[Event]:
+        """Events above `after`, oldest first; waits up to `wait` seconds for the first one. Raises CursorExpired."""
+        if uid is not None:
+            await self.get(uid)
+        end = self._clock.monotonic() + wait
+        woken = asyncio.Event()
+        self._event_waiters.append(woken)
+        try:
+            while True:
+                woken.clear()
+                found = await self._engine.events(after, limit, uid)
+                if found or self._stopping or self._clock.monotonic() >= end:
+                    return found
+                await self._clock.sleep(end, woken)
+        finally:
+            self._event_waiters.remove(woken)
+
+    async def callbacks_of(self, uid: str) -> list[Delivery]:
+        await self.get(uid)
+        return await self._engine.deliveries(uid=uid)
+
+    async def callbacks(self, state: str | None, before: str | None, limit: int, owner_uid: int | None = None) -> list[Delivery]:
+        return await self._engine.deliveries(state=state, before=before, limit=limit, owner_uid=owner_uid)
+
+    async def callback(self, delivery_id: str) -> Delivery:
+        """Raises NotFound."""
+        delivery = await self._engine.delivery(delivery_id)
+        if delivery is None:
+            raise NotFound(f"cannot show callback {delivery_id}: no callback of that id")
+        return delivery
+
+    async def replay(self, delivery_id: str) -> Delivery:
+        return await self._engine.redeliver(delivery_id)
+
+    async def acknowledge(self, delivery_id: str) -> Delivery:
+        return await self._engine.acknowledge(delivery_id)
+
+    def heard_of(self, owner_uid: int) -> None:
+        """A request came from this user: its receivers are probably up, so retries that wait go out now."""
+        self._engine.wake_owner(owner_uid)
+
+    # ------------------------------------------------------------------ zones, actions, why
+
+    def zones(self) -> list[dict[str, Any]]:
+        paused = self._engine.paused()
+        live: dict[str, int] = {}
+        for (zone, _, _), count in self._engine.tally().items():
+            live[zone] = live.get(zone, 0) + count
+        return [self._book.view(name, name in paused, live.get(name, 0), None) for name in sorted(self._zones)]
+
+    async def pause(self, zone: str, paused: bool) -> dict[str, Any]:
+        """Raises NotFound."""
+        if zone not in self._zones:
+            known = ", ".join(sorted(self._zones))
+            raise NotFound(f"cannot {'pause' if paused else 'resume'} zone {zone!r}: not configured; zones: {known}")
+        await self._engine.pause(zone, paused)
+        return next(view for view in self.zones() if view["zone"] == zone)
+
+    def actions(self) -> list[dict[str, Any]]:
+        """One entry for each action of each kind of backend, with the zones that offer it."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for zone in sorted(self._zones.values(), key=lambda z: z.name):
+            for name, action in sorted(zone.backend.actions.items()):
+                entry = found.setdefault(
+                    (zone.kind, name),
+                    {
+                        "action": name,
+                        "backend": zone.kind,
+                        "summary": action.summary,
+                        "cancellable": action.cancellable,
+                        "params": msgspec.json.schema(action.params),
+                        "zones": [],
+                    },
+                )
+                entry["zones"].append(zone.name)
+        return list(found.values())
+
+    async def explain(self, uid: str) -> dict[str, Any]:
+        """Why a task is where it is, and what happens next, when."""
+        task = await self.get(uid)
+        deliveries = await self._engine.deliveries(uid=uid)
+        times = self._engine.times(task)
+        known = task.zone in self._zones
+        zone = next((view for view in self.zones() if view["zone"] == task.zone), None)
+        return {
+            "uid": uid,
+            "state": task.state.value,
+            "waiting_for": _waiting_for(task, known, zone, deliveries),
+            "last_polled_at": rfc3339(times.last_polled_at),
+            "next_poll_at": None if task.done else rfc3339(times.next_poll_at),
+            "deadline_at": None if task.done else rfc3339(task.deadline_at),
+            "missed_polls": task.misses,
+            "to_clean_up": task.done and not task.tidy,
+            "zone": zone or {"zone": task.zone, "state": "not configured"},
+            "callbacks": [delivery_view(delivery) for delivery in deliveries],
+        }
+
+    def tally(self) -> Mapping[tuple[str, str, str], int]:
+        return self._engine.tally()
+
+    def status(self) -> Mapping[str, Any]:
+        return self._engine.status()
+
+    def _cancellable(self, task: Task) -> bool:
+        if task.mode is Mode.TRACK:
+            return False  # only the watching can be stopped
+        zone = self._zones.get(task.zone)
+        action = None if zone is None else zone.backend.actions.get(task.action)
+        return action is not None and action.cancellable
+
+
+def _at_index(error: Refusal, index: int | None) -> Refusal:
+    if index is None:
+        return error
+    members = [(f"/tasks/{index}{pointer}", text) for pointer, text in error.members]
+    return type(error)(f"task {index} of the batch: {error.detail}", members=members, extra={"index": index})
+
+
+def _waiting_for(task: Task, zone_known: bool, zone: Mapping[str, Any] | None, deliveries: Sequence[Delivery]) -> str:
+    """One sentence for people."""
+    if task.done:
+        open_ones = [d for d in deliveries if d.state.value == "pending"]
+        dead = [d for d in deliveries if d.state.value == "dead"]
+        if open_ones:
+            first = open_ones[0]
+            last = first.tries[-1].error if first.tries else "not tried yet"
+            return f"the receiver of callback {first.id}: {last}; next try {rfc3339(first.next_at)}"
+        if dead:
+            return f"nobody any more: callback {dead[0].id} was given up; POST /v1/callbacks/{dead[0].id}/replay sends it again"
+        return "nothing: it has ended" + (" and everybody was told" if deliveries else "")
+    if not zone_known or zone is None:
+        return f"zone {task.zone!r} to be configured again; it fails at its deadline otherwise"
+    if zone["state"] in {"paused", "hung", "unreachable"}:
+        error = f": {zone['last_error']}" if zone["last_error"] else ""
+        return f"zone {task.zone!r}, which is {zone['state']}{error}"
+    if task.state is State.QUEUED:
+        return "the work to be started" if task.mode is Mode.RUN else "the work to be seen in the backend for the first time"
+    if task.state is State.CANCELLING:
+        return "the backend to confirm the cancellation"
+    if task.misses:
+        return f"more evidence: the backend did not know the work in the last {task.misses} answers"
+    return "the work to end" + (" (no progress for a long time)" if task.stalled else "")

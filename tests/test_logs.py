@@ -1,0 +1,46 @@
+"""Log lines for people, for collectors and for journald."""
+
+import io
+import json
+import logging
+
+from task_daemon.logs import JsonFormatter, TextFormatter, set_up
+
+
+def record(**extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("task_daemon.tracking", logging.WARNING, "f.py", 1, "cannot poll zone %s", ("vm1",), None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_text_names_level_room_and_message() -> None:
+    line = TextFormatter(journald=False).format(record())
+
+    assert line.endswith("Z warning tracking: cannot poll zone vm1")
+
+
+def test_journald_gets_a_priority_on_every_line_and_no_time() -> None:
+    assert TextFormatter(journald=True).format(record()) == "<4>warning tracking: cannot poll zone vm1"
+
+
+def test_json_carries_the_task() -> None:
+    line = json.loads(JsonFormatter().format(record(uid="u-1", zone="vm1")))
+
+    assert (line["level"], line["room"], line["uid"], line["zone"]) == ("warning", "tracking", "u-1", "vm1")
+
+
+def test_set_up_logs_to_one_stream_at_the_asked_level() -> None:
+    root, ours = logging.getLogger(), logging.getLogger("task_daemon")
+    before, level, own = root.handlers[:], root.level, ours.level
+    stream = io.StringIO()
+    try:
+        set_up("warning", "text", stream)
+        logging.getLogger("task_daemon.api").info("not shown")
+        logging.getLogger("task_daemon.api").warning("shown")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        ours.setLevel(own)
+
+    assert stream.getvalue().endswith("warning api: shown\n")
+    assert "not shown" not in stream.getvalue()
