@@ -9,7 +9,7 @@ import grp
 import pwd
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -62,12 +62,12 @@ class ZoneTable(Struct, frozen=True, kw_only=True):
 
 
 class CallbacksTable(Struct, frozen=True, kw_only=True):
-    allow: list[str] = ["127.0.0.0/8", "::1"]
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1")
     timeout: Annotated[float, Meta(ge=0.1, le=300)] = 10.0
     connect_timeout: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 32
     per_target: Annotated[int, Meta(ge=1, le=100)] = 4
-    schedule: Annotated[list[Annotated[float, Meta(ge=0, le=604_800)]], Meta(min_length=1, max_length=100)] = list(
+    schedule: Annotated[tuple[Annotated[float, Meta(ge=0, le=604_800)], ...], Meta(min_length=1, max_length=100)] = (
         CALLBACK_SCHEDULE
     )
     keys: dict[str, str] = {}
@@ -193,9 +193,22 @@ def shown(config: Config) -> str:
     return "\n".join(parts)
 
 
-def user_ids(names: list[str | int]) -> set[int]:
-    """uids of users given by name or number. Raises KeyError for a name nobody has."""
-    return {name if isinstance(name, int) else pwd.getpwnam(name).pw_uid for name in names}
+def members(names: Sequence[str | int]) -> tuple[frozenset[int], frozenset[int]]:
+    """uids and gids of people given by name or number; a group has an @ before it: `@backup`, `@100`.
+
+    Raises KeyError for what this host does not know.
+    """
+    uids: set[int] = set()
+    gids: set[int] = set()
+    for name in names:
+        if isinstance(name, int):
+            uids.add(name)
+        elif name.startswith("@"):
+            group = name[1:]
+            gids.add(int(group) if group.isdigit() else grp.getgrnam(group).gr_gid)
+        else:
+            uids.add(int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid)
+    return frozenset(uids), frozenset(gids)
 
 
 # --------------------------------------------------------------------------- reading
@@ -332,9 +345,10 @@ def _access_mistakes(access: AccessTable) -> Iterator[str]:
     for key in AccessTable.__struct_fields__:
         for name in getattr(access, key):
             try:
-                user_ids([name])
+                members([name])
             except KeyError:
-                yield f"[access] {key}: {name!r} is no user of this host; accepted: user names and uid numbers"
+                accepted = "users by name or number, groups by name or number after an @"
+                yield f"[access] {key}: {name!r} is not known on this host; accepted: {accepted}"
 
 
 # --------------------------------------------------------------------------- showing

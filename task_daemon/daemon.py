@@ -1,0 +1,212 @@
+"""The composition root: one daemon, wired from its configuration. Nothing else knows all rooms."""
+
+import asyncio
+import grp
+import logging
+import os
+import uuid
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from task_daemon import __version__
+from task_daemon.api import context
+from task_daemon.api.access import Access, Members
+from task_daemon.api.app import make_app
+from task_daemon.api.server import ApiServer
+from task_daemon.callbacks.keystone import FixedAccess, KeystoneAccess, RegionAccess
+from task_daemon.callbacks.region import DEFAULT_ROUTES, Route, RouteTable
+from task_daemon.callbacks.sender import HttpSender
+from task_daemon.callbacks.signing import read_keys
+from task_daemon.callbacks.target import AllowList
+from task_daemon.config import Config, RegionTable, ZoneConfig, members
+from task_daemon.core.errors import ConfigError
+from task_daemon.core.model import Owner
+from task_daemon.core.ports import Clock, Handlers, Zone, ZoneContext
+from task_daemon.engine.local.engine import LocalEngine
+from task_daemon.engine.local.legacy_keep import import_keep
+from task_daemon.tracking.admit import Admission
+from task_daemon.tracking.deliver import Deliverer
+from task_daemon.tracking.janitor import Janitor
+from task_daemon.tracking.manager import Limits, TaskManager
+from task_daemon.tracking.notify import Notices
+from task_daemon.tracking.poll import Poller
+from task_daemon.tracking.zones import ZoneBook
+
+log = logging.getLogger("task_daemon.main")
+
+FEATURES = (
+    "batch",
+    "callbacks",
+    "cancel",
+    "events",
+    "explain",
+    "idempotency-key",
+    "prefer-wait",
+    "resolve",
+    "run",
+    "track",
+    "wait",
+)
+DURABILITY = "SQLite, WAL, synchronous=FULL: on disk (fsync) before the answer, in groups"
+ANSWERS_FLUSHED_IN = 0.4  # seconds that requests in flight get when the daemon stops
+BACKEND_CLOSED_IN = 0.2  # seconds
+STUCK_MARGIN = 10.0  # seconds beyond three time-outs after which a worker thread is given up
+
+
+class Daemon:
+    """One daemon. Raises ConfigError when the configuration asks for what cannot be made."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self.failed = False
+        self._config = config
+        self._clock = clock
+        self._phase = context.Phase("starting")
+        self._stop: asyncio.Event | None = None
+        self._janitor: asyncio.Task[None] | None = None
+        self._keys = read_keys(config.callbacks.keys)
+        self._allow = AllowList(config.callbacks.allow)
+        self._routes = None if config.region is None else _routes(config.region)
+        self._region = None if config.region is None else _region_access(config.region)
+        self._zones = {name: _zone(config, zone, clock) for name, zone in config.zones.items()}
+
+    async def start(self, stop: asyncio.Event) -> None:
+        """Take the store, begin to poll, listen. `stop` is set when the daemon cannot go on.
+
+        Raises StoreError, ListenError.
+        """
+        self._stop = stop
+        config, clock, zones = self._config, self._clock, self._zones
+        for name in zones:
+            _directory(config, name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._engine = LocalEngine(
+            config.workspace,
+            clock,
+            config.daemon.workers,
+            self._stuck_after,
+            config.callbacks.per_target,
+            config.callbacks.concurrency,
+        )
+        self._sender = HttpSender(
+            __version__,
+            self._keys,
+            self._allow,
+            connect_timeout=config.callbacks.connect_timeout,
+            timeout=config.callbacks.timeout,
+            region=self._region,
+        )
+        notices = Notices(self._allow.check, self._routes)
+        book = ZoneBook(zones.values(), clock)
+        poller = Poller(self._engine, zones, notices, book, clock)
+        deliverer = Deliverer(self._sender, clock, config.callbacks.schedule)
+        admission = Admission(zones, self._allow.check, self._keys, clock, config.daemon.timeout)
+        limits = Limits(config.limits.live_tasks, config.limits.live_tasks_per_uid)
+        manager = TaskManager(self._engine, zones, admission, notices, book, clock, limits)
+        intervals = {name: zone.poll_interval for name, zone in zones.items()}
+        await self._engine.open(intervals, Handlers(poller, deliverer, poller.expire, manager.changed, self._fatal))
+        owner = Owner(os.getuid(), os.getgid(), os.getpid())
+        await import_keep(self._engine, config.workspace / "data.keep", clock.now(), owner)
+        for zone in zones.values():
+            zone.backend.events(partial(self._engine.poke, zone.name))
+        self._server = self._listen(manager)
+        janitor = Janitor(self._engine, clock, config.daemon.retention_days, config.daemon.retention_tasks)
+        self._janitor = asyncio.create_task(janitor.run())
+        self._phase = context.Phase("ready")
+        log.info("task-daemon %s serves %s on %s", __version__, config.workspace, config.unix_socket)
+
+    async def stop(self) -> None:
+        """Answer what is in flight, put everything on disk, let go, in less than a second (I11); never touches the work (I9)."""
+        self._phase = context.Phase("draining")
+        await self._server.stop(ANSWERS_FLUSHED_IN)
+        if self._janitor is not None:
+            self._janitor.cancel()
+        await self._sender.close()
+        await self._engine.close()
+        closing = [asyncio.to_thread(zone.backend.close) for zone in self._zones.values()]
+        if closing:
+            await asyncio.wait([asyncio.ensure_future(one) for one in closing], timeout=BACKEND_CLOSED_IN)
+        log.info("stopped: everything is on disk")
+
+    def _listen(self, manager: TaskManager) -> ApiServer:
+        config = self._config
+        facts = context.Daemon(
+            version=__version__,
+            boot_id=str(uuid.uuid4()),
+            started_at=self._clock.now(),
+            phase=lambda: self._phase,
+            features=FEATURES,
+            limits=msgspec.to_builtins(config.limits),
+            durability=DURABILITY,
+        )
+        name = config.daemon.socket_group
+        group = grp.getgrnam(name).gr_gid if name else None
+        people = config.access
+        operators = Members(*members(people.operators))
+        if group is not None:
+            operators = Members(operators.uids, operators.gids | {group})
+        access = Access(Members(*members(people.admins)), operators, Members(*members(people.readers)))
+        app = make_app(manager, facts, access)
+        limits = config.limits
+        mode = int(config.daemon.socket_mode, 8)
+        server = ApiServer(app, config.unix_socket, mode, group, limits.connections, limits.connections_per_uid)
+        server.start()
+        return server
+
+    def _stuck_after(self, zone: str) -> float:
+        known = self._zones.get(zone)
+        return STUCK_MARGIN + 3 * (known.poll_timeout if known else 0.0)
+
+    def _fatal(self, error: BaseException) -> None:
+        """Whether the last commit happened is not known: stop rather than guess (I10); a restart finds out."""
+        log.critical("the store failed and the daemon stops: %s", error)
+        self.failed = True
+        self._phase = context.Phase("degraded", f"the store failed: {error}")
+        if self._stop is not None:
+            self._stop.set()
+
+
+def _directory(config: Config, zone: str) -> Path:
+    return config.workspace / "zones" / zone
+
+
+def _zone(config: Config, zone: ZoneConfig, clock: Clock) -> Zone:
+    about = ZoneContext(zone.name, str(_directory(config, zone.name)), zone.table.poll_timeout, clock)
+    return Zone(
+        name=zone.name,
+        kind=zone.family.name,
+        backend=zone.family.make(zone.settings, about),
+        poll_interval=config.poll_interval(zone.name),
+        poll_timeout=zone.table.poll_timeout,
+        stall_after=zone.table.stall_after,
+        labels=zone.table.labels,
+    )
+
+
+def _routes(region: RegionTable) -> RouteTable:
+    if not region.routes:
+        return RouteTable(DEFAULT_ROUTES, region.words)
+    mistakes: list[str] = []
+    routes: list[Route] = []
+    for index, route in enumerate(region.routes):
+        try:
+            routes.append(msgspec.convert(route, Route, strict=True))
+        except msgspec.ValidationError as error:
+            mistakes.append(f"[[region.routes]] number {index + 1}: {error}")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return RouteTable(routes, region.words)
+
+
+def _region_access(region: RegionTable) -> RegionAccess:
+    if region.service_url:
+        return FixedAccess(region.service_url, region.token_file or None)
+    password = region.admin_password or _read_password(region.admin_password_file)
+    return KeystoneAccess(region.auth_uri, region.admin_user, password, region.admin_tenant_name, region.region, region.service)
+
+
+def _read_password(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"[region] admin_password_file: cannot read {path}: {error}"]) from None

@@ -1,0 +1,134 @@
+"""The command `task-daemon`: flags and configuration in, one daemon until it is told to stop.
+
+Exit codes: 0 stopped as asked; 2 a mistake in flags or configuration; 3 another daemon serves the workspace; 4 the store
+cannot be used (the supervisor may start again: everything acknowledged is on disk).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from task_daemon import __version__, config, logs
+from task_daemon.api.server import ListenError
+from task_daemon.backends.registry import find_family
+from task_daemon.clock import SystemClock
+from task_daemon.core.errors import ConfigError, StoreError, WorkspaceTaken
+from task_daemon.daemon import Daemon
+from task_daemon.engine.local import lock
+from task_daemon.notify_systemd import notify
+
+log = logging.getLogger("task_daemon.main")
+
+STOPPED, MISCONFIGURED, TAKEN, STORE_FAILED = 0, 2, 3, 4
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    flags = vars(_parser().parse_args(arguments))
+    file = flags.pop("config_file") or config.default_file()
+    check, show = flags.pop("check_config"), flags.pop("show_config")
+    try:
+        settings = config.load(file, flags, find_family)
+        daemon = Daemon(settings, SystemClock())
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            sys.stderr.write(f"task-daemon: {mistake}\n")
+        return MISCONFIGURED
+    if show:
+        sys.stdout.write(config.shown(settings))
+    if check or show:
+        return STOPPED
+    logs.set_up(settings.daemon.log_level, settings.daemon.log_format)
+    return _serve(settings, daemon)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="task-daemon", description="Watches long-running tasks and calls back when they have ended.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"task-daemon {__version__}")
+    parser.add_argument("--check-config", action="store_true", help="find every mistake in the configuration, and exit")
+    parser.add_argument("--show-config", action="store_true", help="print the effective configuration, secrets hidden, and exit")
+    for name, text in (
+        ("config-file", "TOML file (default: etc/task-daemon.toml beside the installation, else the built-in defaults)"),
+        ("workspace", "directory of the store, the lock and the jobs"),
+        ("unix-socket", f"socket to listen on (default: <workspace>/{config.SOCKET_NAME})"),
+        ("log-level", "debug, info, warning or error"),
+    ):
+        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", help=text)
+    old = parser.add_argument_group("options of the service this one replaces")
+    for name in sorted(config.OLD_OPTIONS):
+        text = "accepted, without effect" if name in config.OLD_WITHOUT_EFFECT else "as in [region]"
+        if name == "enable_mebs":
+            old.add_argument(f"--{name}", nargs="?", const=True, type=_truth, help=text)
+        else:
+            old.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name, help=text)
+    return parser
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() in {"true", "1", "yes"}
+
+
+def _serve(settings: config.Config, daemon: Daemon) -> int:
+    os.umask(0o077)
+    try:
+        held = lock.take(settings.workspace)
+    except WorkspaceTaken as error:
+        log.error("%s", error)
+        return TAKEN
+    except StoreError as error:
+        log.error("%s", error)
+        return MISCONFIGURED
+    _raise_descriptor_limit()
+    try:
+        with _runner() as runner:
+            code = runner.run(_run(daemon))
+    except StoreError as error:
+        log.error("%s", error)
+        code = STORE_FAILED
+    except ListenError as error:
+        log.error("%s", error)
+        code = MISCONFIGURED
+    finally:
+        held.release()
+    logging.shutdown()
+    sys.stdout.flush()
+    # Everything is on disk. Threads stuck in a hung backend must not keep the process from ending.
+    os._exit(code)
+
+
+async def _run(daemon: Daemon) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        loop.add_signal_handler(number, stop.set)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop watching
+    await daemon.start(stop)
+    notify("READY=1")
+    await stop.wait()
+    notify("STOPPING=1")
+    await daemon.stop()
+    return STORE_FAILED if daemon.failed else STOPPED
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _runner() -> "asyncio.Runner":
+    if find_spec("uvloop") is None:
+        return asyncio.Runner()
+    import uvloop
+
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
