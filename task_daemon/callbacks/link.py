@@ -1,0 +1,130 @@
+"""One kept HTTP/1.1 connection; h11 writes the requests and parses the answers."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from typing import cast
+
+import h11
+
+ANSWER_LIMIT = 4096  # bytes of an answer's body that are read
+NOBODY = -1  # the uid in SO_PEERCRED of a socket without a peer
+HEADER_LIMIT = 16 * 1024  # bytes of an answer's status line and headers
+
+
+class Dropped(ConnectionError):
+    """The connection ended before a single byte of the answer came."""
+
+
+class Link(asyncio.Protocol):
+    """One connection, with at most one request on it at a time."""
+
+    def __init__(self, lane: str) -> None:
+        self.usable = True
+        self._lane = lane
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADER_LIMIT)
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[tuple[h11.Response, bytes]] | None = None
+        self._response: h11.Response | None = None
+        self._body = b""
+        self._heard = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: Callable[[], None] | None = None
+
+    async def exchange(self, request: h11.Request, body: bytes) -> tuple[h11.Response, bytes]:
+        """Raises Dropped when the connection ends before the answer begins, OSError when the answer is not a whole one."""
+        if not self.usable or self._transport is None:
+            raise Dropped(f"cannot send to {self._lane}: the connection is closed")
+        send = self._parser.send
+        head = send(request) or b""
+        data = (send(h11.Data(body)) or b"") + (send(h11.EndOfMessage()) or b"")
+        self._response, self._body, self._heard = None, b"", False
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._transport.write(head + data)
+        return await self._waiter
+
+    def rest(self, seconds: float, ended: Callable[[], None]) -> None:
+        """Stay open for so long without a request; `ended` is called when the connection ends meanwhile."""
+        self._ended = ended
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.close)
+
+    def busy(self) -> None:
+        self._ended = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        self.usable = False
+        ended = self._ended
+        self.busy()
+        if self._transport is not None:
+            self._transport.abort()  # nothing of ours is unsent, and a TLS farewell could take half a minute
+        if ended is not None:
+            ended()
+
+    def peer_uid(self) -> int:
+        """Who listens on the other side of a Unix socket, as the kernel noted when it began to listen. Raises ConnectionError."""
+        assert self._transport is not None
+        credentials = self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        uid = int(struct.unpack("3i", credentials)[1])
+        if uid == NOBODY:
+            # A full queue answers EAGAIN, which asyncio takes for a connection under way and then for a made one.
+            raise ConnectionError(f"cannot connect to {self._lane}: its queue of connections is full")
+        return uid
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close()
+        if not self._heard:
+            self._fail(Dropped(f"cannot get an answer from {self._lane}: it closed the connection"))
+        elif exc is not None:
+            self._fail(ConnectionError(f"cannot read the answer of {self._lane}: {exc}"))
+        else:
+            self._fail(ConnectionError(f"cannot read the answer of {self._lane}: it closed the connection half-way"))
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None or self._waiter.done():
+            self.close()  # it speaks without being asked: the next answer could not be told from this
+            return
+        self._heard = True
+        self._feed(data)
+
+    def eof_received(self) -> None:
+        if self._heard:
+            self._feed(b"")  # the end of a body without a length
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.receive_data(data)
+            while self._waiter is not None and not self._waiter.done():
+                event = self._parser.next_event()
+                if isinstance(event, h11.Response):
+                    self._response = event
+                elif isinstance(event, h11.Data):
+                    self._body += event.data
+                    if len(self._body) > ANSWER_LIMIT:
+                        self._finish(keep=False)
+                elif isinstance(event, h11.EndOfMessage):
+                    self._finish(keep=self._parser.their_state is h11.DONE and not self._parser.trailing_data[0])
+                elif not isinstance(event, h11.InformationalResponse):
+                    return
+        except h11.RemoteProtocolError as error:
+            self._fail(ConnectionError(f"cannot read the answer of {self._lane}: it is not HTTP/1.1 ({error})"))
+
+    def _finish(self, keep: bool) -> None:
+        assert self._waiter is not None
+        assert self._response is not None
+        self._waiter.set_result((self._response, self._body[:ANSWER_LIMIT]))
+        if keep:
+            self._parser.start_next_cycle()
+        else:
+            self.close()
+
+    def _fail(self, error: OSError) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+        self.close()

@@ -1,0 +1,148 @@
+"""Takes one delivery out of the house, to a registrant's receiver or to the region. What the answer means is judged elsewhere."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from msgspec import Raw, Struct, json
+
+from task_daemon.callbacks.http import HttpClient, PeerCheck
+from task_daemon.callbacks.keystone import RegionAccess
+from task_daemon.callbacks.signing import Key, sign_all
+from task_daemon.callbacks.target import AllowList, Target, parse_target
+from task_daemon.core.model import Delivery
+from task_daemon.core.ports import Answer, Unsendable
+from task_daemon.core.view import rfc3339
+
+ROOT = 0
+DEFAULT_KEY = "default"
+"""The key of callbacks that name none, if it is configured."""
+
+
+class Notice(Struct, frozen=True):
+    """The body of a webhook."""
+
+    type: str
+    timestamp: str | None
+    data: Raw
+    seq: int
+    task_seq: int
+
+
+class HttpSender:
+    """The Sender port over HTTP/1.1.
+
+    `keys`: by the name a registrant may give. `allow`: where webhooks may go; the region's address is configuration and is
+    not checked. `socket_uids`: whose Unix sockets may receive besides root's and the task's owner's. Times in seconds.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        keys: Mapping[str, Sequence[Key]] | None = None,
+        allow: AllowList | None = None,
+        socket_uids: Collection[int] = (),
+        connect_timeout: float = 2.0,
+        timeout: float = 10.0,
+        region: RegionAccess | None = None,
+    ) -> None:
+        self._agent = f"task-daemon/{version}"
+        self._keys = dict(keys or {})
+        self._socket_uids = frozenset({ROOT, *socket_uids})
+        self._region = region
+        # Two pools: a connection that was made to the region unchecked must never carry a webhook.
+        self._webhooks = HttpClient(connect_timeout, timeout, permit=(allow or AllowList()).permit)
+        self._calls = HttpClient(connect_timeout, timeout)
+
+    async def send(self, delivery: Delivery, attempt: int, now: float) -> Answer:
+        if delivery.via == "region":
+            return await self._call_region(delivery, attempt, now)
+        return await self._send_webhook(delivery, attempt, now)
+
+    async def close(self) -> None:
+        await self._webhooks.close()
+        await self._calls.close()
+
+    async def _send_webhook(self, delivery: Delivery, attempt: int, now: float) -> Answer:
+        try:
+            target = parse_target(delivery.url)
+        except ValueError as error:
+            raise Unsendable(str(error)) from None
+        body = compose(delivery)
+        headers = self._headers(delivery, attempt)
+        headers["webhook-id"] = delivery.id
+        headers["webhook-timestamp"] = str(int(now))
+        keys = self._keys_of(delivery)
+        if keys:
+            headers["webhook-signature"] = sign_all(keys, delivery.id, int(now), body)
+        check = self._peer_check(delivery, target)
+        return await self._webhooks.request(target, delivery.method, headers, body, now=now, peer_check=check)
+
+    async def _call_region(self, delivery: Delivery, attempt: int, now: float) -> Answer:
+        """A 401 renews the token once and repeats; the answer to that is the answer."""
+        if self._region is None:
+            raise Unsendable(
+                "cannot call the region: none is configured; set [region] auth_uri, admin_user, admin_password_file and region, "
+                "or service_url, then replay this"
+            )
+        access = await self._region.headers_and_url()
+        answer = await self._call(delivery, attempt, now, *access)
+        if answer.status == 401:
+            renewed = await self._region.headers_and_url(refused=access[0])
+            if renewed[0] != access[0]:
+                answer = await self._call(delivery, attempt, now, *renewed)
+        return answer
+
+    async def _call(self, delivery: Delivery, attempt: int, now: float, token: Mapping[str, str], service_url: str) -> Answer:
+        try:
+            target = parse_target(service_url.rstrip("/") + delivery.url)
+        except ValueError as error:
+            # The catalogue or the configuration may be mended, so this is worth another try.
+            raise OSError(f"cannot call the region: its service URL is not usable: {error}") from None
+        headers = {**self._headers(delivery, attempt), **token}
+        return await self._calls.request(target, delivery.method, headers, delivery.body, now=now)
+
+    def _headers(self, delivery: Delivery, attempt: int) -> dict[str, str]:
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": self._agent,
+            "Idempotency-Key": delivery.id,
+            "Task-Daemon-Attempt": str(attempt),
+        }
+
+    def _keys_of(self, delivery: Delivery) -> Sequence[Key]:
+        if delivery.secret is None:
+            return self._keys.get(DEFAULT_KEY, ())
+        if delivery.secret not in self._keys:
+            known = ", ".join(sorted(self._keys)) or "none"
+            raise Unsendable(
+                f"cannot sign the callback: no key is named {delivery.secret!r} (configured: {known}); "
+                "add it under [callbacks.keys] and replay this"
+            )
+        return self._keys[delivery.secret]
+
+    def _peer_check(self, delivery: Delivery, target: Target) -> PeerCheck | None:
+        """Whoever may write to a directory can put a socket there; only the owner's, root's and listed uids are told."""
+        if not target.socket:
+            return None
+
+        accepted = {delivery.owner_uid, *self._socket_uids}
+
+        def check(uid: int) -> None:
+            if uid not in accepted:
+                raise Unsendable(
+                    f"cannot tell {target.lane}: uid {uid} listens there; accepted are sockets of the task's owner and root "
+                    f"(uids {', '.join(map(str, sorted(accepted)))}); let one of them listen there and replay this"
+                )
+
+        return check
+
+
+def compose(delivery: Delivery) -> bytes:
+    """The body of a webhook; the same bytes for every attempt, because only the headers know the attempt."""
+    notice = Notice(
+        type=delivery.type,
+        timestamp=rfc3339(delivery.created_at),
+        data=Raw(delivery.body),
+        seq=delivery.seq,
+        task_seq=delivery.task_seq,
+    )
+    return json.encode(notice)

@@ -1,0 +1,81 @@
+"""Signatures of Standard Webhooks 1.0: HMAC-SHA256 over id, time and body, with keys from files that nobody else can read."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import stat
+from collections.abc import Iterable, Mapping
+
+from task_daemon.core.errors import ConfigError
+
+PREFIX = "whsec_"
+KEY_BYTES = range(24, 65)  # what Standard Webhooks 1.0 asks of a symmetric key
+HOW_TO_MAKE = f'accepted is one key a line, "{PREFIX}" and 24 to 64 random bytes in base64'
+
+
+class Key:
+    """A secret that signs. It never shows itself."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, text: str) -> None:
+        """Take `whsec_<base64>`. Raises ValueError, without the text, when it is not that."""
+        try:
+            self._secret = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(f"a key is not base64; {HOW_TO_MAKE}") from None
+        if not text.startswith(PREFIX) or len(self._secret) not in KEY_BYTES:
+            raise ValueError(f"a key has the wrong form or length; {HOW_TO_MAKE}")
+
+    def __repr__(self) -> str:
+        return "Key(...)"
+
+    def digest(self, content: bytes) -> bytes:
+        return hmac.digest(self._secret, content, hashlib.sha256)
+
+
+def sign(key: Key, msg_id: str, timestamp: int, body: bytes) -> str:
+    """One signature, `v1,<base64>`. `timestamp` in whole Unix seconds, the one of the header."""
+    content = f"{msg_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(key.digest(content)).decode("ascii")
+
+
+def sign_all(keys: Iterable[Key], msg_id: str, timestamp: int, body: bytes) -> str:
+    """The `webhook-signature` header: one signature for each key, so that a receiver may know the old or the new one."""
+    return " ".join(sign(key, msg_id, timestamp, body) for key in keys)
+
+
+def read_keys(files: Mapping[str, str]) -> dict[str, tuple[Key, ...]]:
+    """Keys by name, from files with one key a line; more than one during a rotation. Empty lines and `#` comments are fine.
+
+    Raises ConfigError with a sentence for every file that cannot be used.
+    """
+    keys: dict[str, tuple[Key, ...]] = {}
+    mistakes = []
+    for name, path in files.items():
+        try:
+            keys[name] = _read(path)
+        except OSError as error:
+            mistakes.append(f"cannot read key {name} from {path}: {error.strerror}")
+        except ValueError as error:
+            mistakes.append(f"cannot use key {name} from {path}: {error}")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return keys
+
+
+def _read(path: str) -> tuple[Key, ...]:
+    with open(path, encoding="utf-8") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a regular file")
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o077:
+            raise ValueError(f"its mode {mode:04o} lets others read or write it; accepted is 0600 or less, run chmod 600 {path}")
+        lines = [line.strip() for line in file]
+    found = tuple(Key(line) for line in lines if line and not line.startswith("#"))
+    if not found:
+        raise ValueError(f"it holds no key; {HOW_TO_MAKE}")
+    return found
