@@ -70,6 +70,7 @@ class CallbacksTable(Struct, frozen=True, kw_only=True):
     schedule: Annotated[tuple[Annotated[float, Meta(ge=0, le=604_800)], ...], Meta(min_length=1, max_length=100)] = (
         CALLBACK_SCHEDULE
     )
+    socket_users: tuple[str | int, ...] = ()
     keys: dict[str, str] = {}
 
 
@@ -174,7 +175,9 @@ def load(file: str | None, flags: Mapping[str, Any], find_family: FindFamily) ->
     if daemon is not None:
         mistakes += _path_mistakes(daemon)
     if access is not None:
-        mistakes += _access_mistakes(access)
+        mistakes += (m for key in AccessTable.__struct_fields__ for m in _people_mistakes("access", key, getattr(access, key)))
+    if callbacks is not None:
+        mistakes += _people_mistakes("callbacks", "socket_users", callbacks.socket_users)
     if mistakes or daemon is None or callbacks is None or access is None or limits is None:
         raise ConfigError([f"{file or 'flags'}: {mistake}" for mistake in mistakes])
     return Config(file, daemon, zones, callbacks, region, access, limits)
@@ -341,14 +344,13 @@ def _path_mistakes(daemon: DaemonTable) -> Iterator[str]:
             yield f"[daemon] socket_group = {daemon.socket_group!r}: no such group on this host"
 
 
-def _access_mistakes(access: AccessTable) -> Iterator[str]:
-    for key in AccessTable.__struct_fields__:
-        for name in getattr(access, key):
-            try:
-                members([name])
-            except KeyError:
-                accepted = "users by name or number, groups by name or number after an @"
-                yield f"[access] {key}: {name!r} is not known on this host; accepted: {accepted}"
+def _people_mistakes(table: str, key: str, names: Sequence[str | int]) -> Iterator[str]:
+    for name in names:
+        try:
+            members([name])
+        except KeyError:
+            accepted = "users by name or number, groups by name or number after an @"
+            yield f"[{table}] {key}: {name!r} is not known on this host; accepted: {accepted}"
 
 
 # --------------------------------------------------------------------------- showing

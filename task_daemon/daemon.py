@@ -19,7 +19,7 @@ from task_daemon.callbacks.keystone import FixedAccess, KeystoneAccess, RegionAc
 from task_daemon.callbacks.region import DEFAULT_ROUTES, Route, RouteTable
 from task_daemon.callbacks.sender import HttpSender
 from task_daemon.callbacks.signing import read_keys
-from task_daemon.callbacks.target import AllowList
+from task_daemon.callbacks.target import AllowList, check_target
 from task_daemon.config import Config, RegionTable, ZoneConfig, members
 from task_daemon.core.errors import ConfigError
 from task_daemon.core.model import Owner
@@ -52,7 +52,9 @@ FEATURES = (
 DURABILITY = "SQLite, WAL, synchronous=FULL: on disk (fsync) before the answer, in groups"
 ANSWERS_FLUSHED_IN = 0.4  # seconds that requests in flight get when the daemon stops
 BACKEND_CLOSED_IN = 0.2  # seconds
-STUCK_MARGIN = 10.0  # seconds beyond three time-outs after which a worker thread is given up
+STUCK_AFTER = (
+    10.0  # time-outs of a zone (and as many seconds) after which a worker thread is given up; starting a job takes up to eight
+)
 
 
 class Daemon:
@@ -92,11 +94,12 @@ class Daemon:
             __version__,
             self._keys,
             self._allow,
+            members(config.callbacks.socket_users)[0],
             connect_timeout=config.callbacks.connect_timeout,
             timeout=config.callbacks.timeout,
             region=self._region,
         )
-        notices = Notices(self._allow.check, self._routes)
+        notices = Notices(check_target, self._routes)
         book = ZoneBook(zones.values(), clock)
         poller = Poller(self._engine, zones, notices, book, clock)
         deliverer = Deliverer(self._sender, clock, config.callbacks.schedule)
@@ -155,7 +158,7 @@ class Daemon:
 
     def _stuck_after(self, zone: str) -> float:
         known = self._zones.get(zone)
-        return STUCK_MARGIN + 3 * (known.poll_timeout if known else 0.0)
+        return STUCK_AFTER * (1 + (known.poll_timeout if known else 0.0))
 
     def _fatal(self, error: BaseException) -> None:
         """Whether the last commit happened is not known: stop rather than guess (I10); a restart finds out."""
