@@ -1,0 +1,292 @@
+"""The client: one method for each thing the daemon can be asked."""
+
+import builtins
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, overload
+from urllib.parse import quote
+
+from task_client import waiting
+from task_client.calls import Caller, members, object_of
+from task_client.paths import default_socket
+from task_client.transport import Transport
+from task_client.types import Callback, Event, Task
+
+Object = dict[str, Any]
+
+
+class Client:
+    """Talks to one daemon. Safe to use from several threads and after a fork.
+
+    `timeout` (seconds) bounds each call, its repetitions included. Calls that may be repeated without harm (all that
+    read, and registrations, which carry a key) are repeated within it when the daemon is starting or stopping or the
+    connection broke. A daemon that is not there at all is reported at once, except by `wait`, `wait_many` and `watch`.
+    Every method raises DaemonUnreachable, AnswerUnknown and RequestRefused.
+    """
+
+    def __init__(
+        self,
+        unix_socket: str | None = None,
+        transport: Transport | None = None,
+        timeout: float = 30.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if transport is None:
+            from task_client.over_requests import RequestsTransport
+
+            transport = RequestsTransport(unix_socket or default_socket())
+        self.unix_socket = transport.unix_socket
+        self._caller = Caller(transport, timeout, sleep)
+
+    def close(self) -> None:
+        self._caller.transport.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ registering
+
+    def register(
+        self,
+        id: str,  # noqa: A002 - the contract's word
+        action: str,
+        zone: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        job: str | None = None,
+        region_task_id: str | int | None = None,
+        callback: str | Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        poll_interval: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        wait: float | None = None,
+    ) -> Task:
+        """Have work watched (without `params`: somebody else started it) or done (with `params`).
+
+        On disk before this returns. `timeout` is the task's life in seconds, `wait` how long to wait here for its end.
+        `callback` is a URL or the whole object of the contract. The key, made here unless given, makes repeating safe.
+        """
+        body = draft(
+            id, action, zone, params=params, job=job, region_task_id=region_task_id, callback=callback,
+            timeout=timeout, poll_interval=poll_interval, labels=labels,
+        )  # fmt: skip
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        if wait is not None:
+            headers["Prefer"] = f"wait={wait:g}"
+        return Task.read(self._object("POST", "/v1/tasks", body=body, headers=headers, repeatable=True, hold=wait or 0.0))
+
+    def register_many(self, drafts: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None) -> builtins.list[Task]:
+        """Register up to 1000 at once, all or none; each is a mapping with the members of `register`."""
+        body = {"tasks": [draft(**each) for each in drafts]}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        answer = self._object("POST", "/v1/tasks:batch", body=body, headers=headers, repeatable=True)
+        return [Task.read(each) for each in members(answer, "tasks")]
+
+    # ------------------------------------------------------------------ looking and waiting
+
+    @overload
+    def get(self, uid: str, wait: float | None = None, until: Literal["change"] | None = None, etag: None = None) -> Task: ...
+    @overload
+    def get(
+        self, uid: str, wait: float | None = None, until: Literal["change"] | None = None, *, etag: int | str
+    ) -> Task | None: ...
+    def get(
+        self,
+        uid: str,
+        wait: float | None = None,
+        until: Literal["change"] | None = None,
+        etag: int | str | None = None,
+    ) -> Task | None:
+        """The task; with `wait` once it is done or that many seconds are over (at most 300), or has changed.
+
+        `etag` is the revision known already: None is answered if it is still that one.
+        """
+        return self._get(uid, wait, until, etag, None)
+
+    def list(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | str | None = None,
+        page_size: int | None = None,
+        **filters: Any,
+    ) -> Iterator[Task]:
+        """Tasks, newest first, page by page as they are asked for.
+
+        Filters: `state` (one or several), `done`, `zone`, `action`, `id`, `region_task_id`, `owner`.
+        """
+        if isinstance(created_after, datetime):
+            created_after = created_after.isoformat()
+        query = [("label", f"{name}:{value}") for name, value in (labels or {}).items()]
+        for name, value in {**filters, "created_after": created_after, "page_size": page_size}.items():
+            several = value if isinstance(value, (tuple, set, frozenset, builtins.list)) else (value,)
+            query += [(name, each) for each in several if each is not None]
+        yield from (Task.read(each) for each in self._listed("/v1/tasks", "tasks", query))
+
+    def wait(self, uid: str, timeout: float | None = None, raise_on_failure: bool = False) -> Task:
+        """Wait for the end, across restarts of the daemon. Raises WaitTimeout; TaskFailed if asked to."""
+        return waiting.wait(self._get, uid, timeout, raise_on_failure)
+
+    def wait_many(
+        self,
+        uids: Sequence[str],
+        until: Literal["all", "any"] = "all",
+        timeout: float | None = None,
+        raise_on_failure: bool = False,
+    ) -> builtins.list[Task]:
+        """Wait for the end of all (answered in the order given), or of any (answered: those that have ended)."""
+        if until == "any":
+            return waiting.wait_any(self._get, self._page, self.cursor, uids, timeout, raise_on_failure)
+        return waiting.wait_all(self._get, uids, timeout, raise_on_failure)
+
+    def watch(self, uid: str, timeout: float | None = None) -> Iterator[Task]:
+        """The task now and after every change, progress included, up to its end. Raises WaitTimeout."""
+        return waiting.watch(self._get, uid, timeout)
+
+    # ------------------------------------------------------------------ steering
+
+    def cancel(self, uid: str, stop_tracking: bool = False) -> Task:
+        """Ask for the end of the work. `stop_tracking` is needed for work the daemon did not start: it goes on unwatched."""
+        body = {"stop_tracking": True} if stop_tracking else {}
+        return Task.read(self._object("POST", _task(uid, "/cancel"), body=body, repeatable=True))
+
+    def poll(self, uid: str) -> None:
+        """Have the backend looked at now."""
+        self._caller.call("POST", _task(uid, "/poll"), body={}, repeatable=True)
+
+    def resolve(self, uid: str, state: Literal["succeeded", "failed"], reason: str = "") -> Task:
+        """Decide how a lost task ended."""
+        return Task.read(self._object("POST", _task(uid, "/resolve"), body={"state": state, "reason": reason}))
+
+    def delete(self, uid: str) -> None:
+        """Forget a task that is done."""
+        self._caller.call("DELETE", _task(uid))
+
+    # ------------------------------------------------------------------ history and callbacks
+
+    def cursor(self) -> int:
+        """The number of the last event there is; `events(after=...)` goes on from it."""
+        return int(self._object("GET", "/v1/tasks", query=[("page_size", 1)]).get("cursor") or 0)
+
+    def events(self, uid: str | None = None, after: int = 0, follow: bool = False) -> Iterator[Event]:
+        """Events in their order, of one task or of all, from `after` on. `follow` waits for more, for ever."""
+        hold, survive = (waiting.LONGEST_HOLD, waiting.FOR_EVER) if follow else (0.0, None)
+        path = "/v1/events" if uid is None else _task(uid, "/events")
+        while True:
+            found, after = self._page(after, hold, survive, path)
+            yield from found
+            if not found and not follow:
+                return
+
+    def callbacks(self, uid: str | None = None, state: str | None = None) -> builtins.list[Callback]:
+        """Callbacks of one task or of all, in one state (pending, delivered, dead, acked) or in any."""
+        if uid is None:
+            rows = self._listed("/v1/callbacks", "callbacks", [("state", state)] if state else [])
+        else:
+            rows = iter(members(self._object("GET", _task(uid, "/callbacks")), "callbacks"))
+        found = [Callback.read(row) for row in rows]
+        return [each for each in found if state is None or each.state == state]
+
+    def replay(self, callback_id: str) -> None:
+        """Have a callback made again from the start of its schedule."""
+        self._caller.call("POST", f"/v1/callbacks/{quote(callback_id, safe='')}/replay", body={})
+
+    def ack(self, callback_id: str) -> None:
+        """Take a callback as read: it is not made any more."""
+        self._caller.call("POST", f"/v1/callbacks/{quote(callback_id, safe='')}/ack", body={}, repeatable=True)
+
+    def explain(self, uid: str) -> Object:
+        """Why the task is where it is, and what happens next and when."""
+        return self._object("GET", _task(uid, "/explain"))
+
+    # ------------------------------------------------------------------ zones and the daemon itself
+
+    def zones(self) -> builtins.list[Object]:
+        return members(self._object("GET", "/v1/zones"), "zones")
+
+    def pause_zone(self, zone: str) -> Object:
+        return self._object("POST", f"/v1/zones/{quote(zone, safe='')}/pause", body={}, repeatable=True)
+
+    def resume_zone(self, zone: str) -> Object:
+        return self._object("POST", f"/v1/zones/{quote(zone, safe='')}/resume", body={}, repeatable=True)
+
+    def actions(self) -> builtins.list[Object]:
+        return members(self._object("GET", "/v1/actions"), "actions")
+
+    def info(self) -> Object:
+        return self._object("GET", "/v1/info")
+
+    def ping(self) -> bool:
+        """True if a task-daemon answers. A busy one may take long: never a reason to start another."""
+        return bool(self._caller.call("GET", "/ping").json() == "pong")
+
+    def healthz(self) -> bool:
+        """Whether the process is alive."""
+        return self._healthy("/healthz")
+
+    def readyz(self) -> bool:
+        """Whether registrations are taken: not while starting, draining or degraded."""
+        return self._healthy("/readyz")
+
+    # ------------------------------------------------------------------ inside
+
+    def post_legacy(self, body: Mapping[str, Any]) -> Any:
+        """Register by the old surface, `POST /`; answers its JSON text."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._caller.call("POST", "/", body=body, headers=headers, repeatable=True).json()
+
+    def _get(
+        self,
+        uid: str,
+        wait: float | None,
+        until: str | None,
+        etag: int | str | None,
+        survive: float | None,
+    ) -> Task | None:
+        query = [] if wait is None else [("wait", f"{wait:.4g}")]
+        query += [] if until is None else [("until", until)]
+        headers = {} if etag is None else {"If-None-Match": f'"{str(etag).strip(chr(34))}"'}
+        answer = self._caller.call("GET", _task(uid), query=query, headers=headers, hold=wait or 0.0, survive=survive)
+        return None if answer.status == 304 else Task.read(object_of(answer))
+
+    def _page(self, after: int, hold: float, survive: float | None, path: str = "/v1/events") -> tuple[builtins.list[Event], int]:
+        query = [("after", after), ("wait", f"{hold:.4g}")]
+        answer = self._caller.call("GET", path, query=query, hold=hold, survive=survive)
+        page = object_of(answer)
+        found = [Event.read(each) for each in members(page, "events")]
+        return found, max([after, *(each.seq for each in found), int(page.get("cursor") or 0)])
+
+    def _listed(self, path: str, name: str, query: builtins.list[tuple[str, Any]]) -> Iterator[Object]:
+        """What is listed under `name`, page by page as it is asked for."""
+        token: Any = None
+        while True:
+            page = self._object("GET", path, query=query + ([("page_token", token)] if token else []))
+            yield from members(page, name)
+            token = page.get("next_page_token")
+            if not token:
+                return
+
+    def _object(self, method: str, path: str, **options: Any) -> Object:
+        return object_of(self._caller.call(method, path, **options))
+
+    def _healthy(self, path: str) -> bool:
+        return self._caller.transport.request("GET", path, {}, timeout=self._caller.timeout).status == 200
+
+
+def draft(id: str, action: str, zone: str, **given: Any) -> Object:  # noqa: A002
+    """The body of a registration: only what was given, a bare callback URL made the object the contract wants."""
+    body: Object = {"id": id, "action": action, "zone": zone}
+    body |= {name: value for name, value in given.items() if value is not None}
+    if isinstance(body.get("callback"), str):
+        body["callback"] = {"url": body["callback"]}
+    return body
+
+
+def _task(uid: str, rest: str = "") -> str:
+    return f"/v1/tasks/{quote(uid, safe='')}{rest}"

@@ -1,0 +1,47 @@
+"""The seam between the client and the libraries that speak HTTP for it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from task_client.errors import ClientError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body decoded; None when it is empty. Raises ClientError when it is not JSON."""
+        if not self.body:
+            return None
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise ClientError(f"cannot read the daemon's answer (HTTP status {self.status}): it is not JSON: {error}") from error
+
+
+class Transport(Protocol):
+    """One Unix socket, spoken to over kept connections. Safe to use from several threads, and after a fork."""
+
+    unix_socket: str
+
+    def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None, timeout: float = 30.0
+    ) -> Answer:
+        """Send one request, once, and answer whatever status came back; redirects are not followed.
+
+        `target` is path and query, encoded. `timeout` bounds each wait for the other side, in seconds.
+        Raises DaemonUnreachable when nothing was sent (safe to repeat), AnswerUnknown when it was sent but no complete
+        answer came. Never sends a request a second time by itself.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the idle connections; the next request opens a new one."""
+        ...
