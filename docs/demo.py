@@ -124,7 +124,7 @@ Start = Callable[[], dict[str, str]]
 
 
 def long_work(home: Path) -> contextlib.AbstractContextManager[tuple[str, Start]]:
-    if shutil.which("qemu-storage-daemon") and shutil.which("qemu-img"):
+    if not os.environ.get("TASK_DAEMON_NO_QEMU") and shutil.which("qemu-storage-daemon") and shutil.which("qemu-img"):
         return backup_in_qemu(home)
     console.print("no QEMU here: the long work is a slow copy by an ordinary process")
     return copy_by_process(home)

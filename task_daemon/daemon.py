@@ -146,8 +146,7 @@ class Daemon:
         group = grp.getgrnam(name).gr_gid if name else None
         people = config.access
         operators = Members(*members(people.operators))
-        if group is not None:
-            operators = Members(operators.uids, operators.gids | {group})
+        operators = Members(operators.uids, operators.gids | {os.getegid() if group is None else group})
         access = Access(Members(*members(people.admins)), operators, Members(*members(people.readers)))
         app = make_app(manager, facts, access)
         limits = config.limits

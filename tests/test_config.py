@@ -1,5 +1,6 @@
 """The configuration: the shipped file, every mistake at once, flags and old names."""
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -54,12 +55,13 @@ def test_the_shipped_file_names_every_option(table: str) -> None:
 
 
 def test_examples_in_the_shipped_file_are_accepted_when_uncommented(tmp_path: Path, write: Callable[[str], str]) -> None:
-    lines = []
-    for line in SHIPPED.read_text().splitlines():
-        bare = line.removeprefix("# ").removeprefix("#")
-        example = line.startswith("#") and (bare.startswith("[") or " = " in bare)
-        lines.append(bare if example and "play" not in bare and "simulated" not in bare and "scenario" not in bare else line)
-    text = "\n".join(lines).replace("\ndefault = ", "\n# default = ")
+    option = re.compile(r"# (\[.*|[a-z_]+ = .*)")
+    left_out = ("play", "simulated", "scenario", "callback.key")
+    lines = [
+        found[1] if (found := option.fullmatch(line)) and not any(word in line for word in left_out) else line
+        for line in SHIPPED.read_text().splitlines()
+    ]
+    text = "\n".join(lines).replace("/etc/task-daemon/keystone.pw", str(tmp_path / "none"))
 
     tomllib.loads(text)
     assert sorted(load(write(text)).zones) == ["local", "vm1"]
@@ -108,7 +110,7 @@ def test_every_mistake_is_reported_at_once_with_table_key_value_and_what_is_acce
 
 
 def test_a_file_that_is_not_toml_says_where(write: Callable[[str], str]) -> None:
-    assert "line 1" in mistakes(write("[daemon"))[0]
+    assert "line 2" in mistakes(write("\n[daemon]]"))[0]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How a task, an event and a delivery look from outside: the members of the REST contract, in answers and callbacks alike."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from msgspec import to_builtins
@@ -12,7 +13,13 @@ def rfc3339(seconds: float | None) -> str | None:
     """Unix seconds as RFC 3339 UTC with milliseconds; None stays None."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(round(seconds, 3), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{_second(whole)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=64)  # a request shows the same few seconds again and again, and strftime takes 3 us
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def progress_view(progress: Progress | None) -> dict[str, Any]:

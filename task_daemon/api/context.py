@@ -1,0 +1,72 @@
+"""What every request handler has at hand: the manager, the daemon around it, who may do what, and what is in flight."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from task_daemon.api.access import Access
+from task_daemon.core.errors import Degraded, Draining, Refusal, Starting
+from task_daemon.tracking.manager import TaskManager
+
+
+class Phase(Struct, frozen=True):
+    """How far the daemon is; `reason` is one clause for people ("the disk of the store is full")."""
+
+    name: Literal["ready", "starting", "draining", "degraded"] = "ready"
+    reason: str = ""
+
+
+class Daemon(Struct, frozen=True):
+    """What only `main` knows. `started_at` is wall time; `durability` says in one sentence what an answer of 202 is worth."""
+
+    version: str
+    boot_id: str
+    started_at: float
+    phase: Callable[[], Phase] = Phase
+    features: Sequence[str] = ()
+    limits: Mapping[str, Any] = {}
+    durability: str = "on disk before the answer"
+
+
+class Api:
+    """Shared by all handlers of one application, and by the server that stops it."""
+
+    def __init__(self, manager: TaskManager, daemon: Daemon, access: Access) -> None:
+        self.manager = manager
+        self.daemon = daemon
+        self.access = access
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    def begin(self) -> None:
+        self._in_flight += 1
+        self._idle.clear()
+
+    def end(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no request is being answered."""
+        await self._idle.wait()
+
+    def unready(self) -> Refusal | None:
+        """Why nothing can be changed now; None if it can."""
+        phase = self.daemon.phase()
+        match phase.name:
+            case "starting":
+                return Starting(f"cannot serve yet: {phase.reason or 'the daemon is reading its store'}", retry_after=1.0)
+            case "draining":
+                return Draining(f"cannot accept anything new: {phase.reason or 'the daemon is stopping'}", retry_after=2.0)
+            case "degraded":
+                reason = phase.reason or "the store cannot be written"
+                return Degraded(f"cannot change anything: {reason}; reading still works", retry_after=10.0)
+        return None

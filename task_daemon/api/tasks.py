@@ -1,0 +1,178 @@
+"""Tasks: registering, listing, looking, waiting, changing."""
+
+import asyncio
+
+from msgspec.structs import replace
+
+from task_daemon.api import bodies
+from task_daemon.api.base import BATCH_LIMIT, LONGEST_WAIT, Handler
+from task_daemon.api.parameters import page_token, refuse
+from task_daemon.core.errors import Forbidden, InvalidBody, UnknownAction, UnknownZone
+from task_daemon.core.model import Query, State, Task
+from task_daemon.core.ports import Added
+from task_daemon.tracking.admit import Registration
+
+PAGE = 50
+LARGEST_PAGE = 500
+READ_ASIDE = 64 * 1024  # bytes; reading a longer batch would hold the event loop up (4 MiB of tiny objects take half a second)
+
+
+class Tasks(Handler):
+    """`/v1/tasks`"""
+
+    post_parameters = ("validate_only",)
+    get_parameters = (
+        *("state", "done", "zone", "action", "id", "region_task_id", "label", "owner", "created_after"),
+        *("page_size", "page_token"),
+    )
+
+    async def post(self) -> None:
+        registration = bodies.registration(self.body())
+        if self.query.flag("validate_only"):
+            (task,) = self.manager.validate([registration], self.caller.owner)
+            self.answer(self.manager.fresh_view(task))
+            return
+        (added,) = await self.manager.register([registration], self.caller.owner, self.idempotency_key())
+        await self._registered(added)
+
+    async def _registered(self, added: Added) -> None:
+        task, wait = added.task, self.preferred_wait()
+        self.set_header("Location", f"/v1/tasks/{task.uid}")
+        if added.replayed:
+            self.set_header("Idempotency-Replayed", "true")
+        if wait is not None:
+            self.set_header("Preference-Applied", f"wait={wait:.0f}")
+            task = await self.unless_hung_up(self.manager.wait(task.uid, wait))
+        if not task.done:
+            self.set_retry_after(self.manager.retry_after(task))
+        fresh = not added.replayed and wait is None
+        view = self.manager.fresh_view(task) if fresh else await self.manager.view(task)
+        self.answer(view, 200 if added.replayed or task.done else 202)
+
+    async def get(self) -> None:
+        query = self._query()
+        bound = replace(query, limit=0)
+        page = await self.manager.find(replace(query, before_uid=self.query.after(bound)))
+        views = await self.manager.views(page.tasks)
+        token = page_token(bound, page.tasks[-1].uid) if page.more and page.tasks else None
+        self.answer({"tasks": views, "next_page_token": token, "cursor": page.cursor})
+
+    def _query(self) -> Query:
+        query = self.query
+        return Query(
+            states=query.choices("state", [state.value for state in State]),
+            done=query.flag("done"),
+            zone=query.text("zone"),
+            action=query.text("action"),
+            id=query.text("id"),
+            region_task_id=query.text("region_task_id"),
+            labels=query.pairs("label"),
+            owner_uid=self._owner(),
+            created_after=query.time("created_after"),
+            limit=query.integer("page_size", 1, LARGEST_PAGE) or PAGE,
+        )
+
+    def _owner(self) -> int | None:
+        asked, caller = self.query.integer("owner", 0, 2**32 - 1), self.caller
+        if caller.sees_all:
+            return asked
+        if asked not in (None, caller.peer.uid):
+            text = f"cannot list the tasks of user {asked}: you are user {caller.peer.uid} and see your own; readers see all"
+            raise Forbidden(text)
+        return caller.peer.uid
+
+
+class Batch(Handler):
+    """`/v1/tasks:batch`"""
+
+    body_limit = BATCH_LIMIT
+
+    async def post(self) -> None:
+        raw = self.body()
+        registrations = await asyncio.to_thread(bodies.batch, raw) if len(raw) > READ_ASIDE else bodies.batch(raw)
+        added = await self._register(registrations)
+        if all(each.replayed for each in added):
+            self.set_header("Idempotency-Replayed", "true")
+        self.set_retry_after(max(self.manager.retry_after(each.task) for each in added[:1]))
+        if any(each.replayed for each in added):
+            views = await self.manager.views([each.task for each in added])
+        else:
+            views = [self.manager.fresh_view(each.task) for each in added]
+        self.answer({"tasks": views}, 202)
+
+    async def _register(self, registrations: list[Registration]) -> list[Added]:
+        try:
+            return await self.manager.register(registrations, self.caller.owner, self.idempotency_key())
+        except (InvalidBody, UnknownZone, UnknownAction) as refusal:
+            if not refusal.members or refusal.members[0][0] == "Idempotency-Key":
+                raise
+            raise bodies.of_a_batch(refusal, 0) from None
+
+
+class One(Handler):
+    """`/v1/tasks/{uid}`"""
+
+    get_parameters = ("wait", "until")
+
+    async def get(self, uid: str) -> None:
+        wait = self.query.number("wait", 0, 0, LONGEST_WAIT)
+        change = self.query.choice("until", ("change", "done")) == "change"
+        task = await self.task(uid)
+        if wait:
+            task = await self.unless_hung_up(self.manager.wait(uid, wait, self._known(task) if change else None))
+        self.set_header("ETag", f'"{task.revision}"')
+        if not task.done:
+            self.set_retry_after(self.manager.retry_after(task))
+        if self.check_etag_header():  # the client has this revision
+            self.set_status(304)
+            return
+        self.answer(await self.manager.view(task))
+
+    def _known(self, task: Task) -> int:
+        """The revision that the client has."""
+        header = self.request.headers.get("If-None-Match")
+        if header is None:
+            return task.revision
+        text = header.strip().removeprefix("W/").strip('"')
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            refuse("until", f'needs an If-None-Match like "{task.revision}", a task\'s ETag, not {header}')
+        return int(text)
+
+    async def delete(self, uid: str) -> None:
+        await self.own_task(uid)
+        await self.manager.delete(uid)
+        self.set_status(204)
+
+
+class Cancel(Handler):
+    async def post(self, uid: str) -> None:
+        body = bodies.small(self.body(), bodies.Cancel)
+        await self.own_task(uid)
+        task = await self.manager.cancel(uid, body.stop_tracking)
+        if not task.done:
+            self.set_header("Location", f"/v1/tasks/{uid}")
+            self.set_retry_after(self.manager.retry_after(task))
+        self.answer(await self.manager.view(task), 200 if task.done else 202)
+
+
+class Poll(Handler):
+    async def post(self, uid: str) -> None:
+        bodies.small(self.body(), bodies.Nothing)
+        await self.own_task(uid)
+        task = await self.manager.poll_now(uid)
+        self.set_retry_after(self.manager.retry_after(task))
+        self.answer(await self.manager.view(task), 202)
+
+
+class Resolve(Handler):
+    async def post(self, uid: str) -> None:
+        body = bodies.small(self.body(), bodies.Resolve)
+        await self.own_task(uid)
+        task = await self.manager.resolve(uid, body.final, body.reason)
+        self.answer(await self.manager.view(task))
+
+
+class Explain(Handler):
+    async def get(self, uid: str) -> None:
+        await self.task(uid)
+        self.answer(await self.manager.explain(uid))
