@@ -9,8 +9,9 @@ from task_daemon.core.view import rfc3339, task_view
 from tests.making import NOW, a_task
 
 CONTRACT = """
-uid, id, action, zone, job, region_task_id, params, labels, callback, owner, state, done, revision, mode, progress, error, flags,
-created_at, started_at, updated_at, finished_at, deadline_at, last_polled_at, last_progress_at, next_poll_at, callbacks, cancellable
+uid, id, action, zone, job, region_task_id, params, labels, callback, owner, state, done, revision, mode, progress, error,
+flags, created_at, started_at, updated_at, finished_at, deadline_at, last_polled_at, last_progress_at, next_poll_at,
+callbacks, cancellable
 """
 
 

@@ -1,0 +1,280 @@
+"""When which zone is polled. Pure scheduling: times come in as numbers, nothing is read, awaited or locked here.
+
+The tasks of a zone are grouped by interval; a group is due on a fixed grid of monotonic time (lateness does not add up,
+and a wall clock that jumps changes nothing). A zone's place on the grid comes from its name, so zones do not beat together.
+A poll takes every group that is due and every task that is new or was poked; the zone is then busy until it is finished.
+"""
+
+import heapq
+import math
+import zlib
+from typing import Any
+
+from task_daemon.core.backoff import before_poll
+from task_daemon.core.ports import Again, Idle, Times
+
+POKE_GAP = 0.05  # seconds between the starts of two polls of one zone that were asked for, not due
+NEVER = math.inf
+
+WAITING, QUEUED, RUNNING, STUCK = "waiting", "queued", "running", "stuck"
+
+
+class _Group:
+    """The tasks of a zone with one interval (seconds)."""
+
+    __slots__ = ("due", "last", "uids")
+
+    def __init__(self, due: float) -> None:
+        self.uids: set[str] = set()
+        self.due = due
+        self.last: float | None = None  # wall time of the last poll
+
+
+class _Zone:
+    def __init__(self, name: str, interval: float) -> None:
+        self.name = name
+        self.interval = interval
+        self.phase = zlib.crc32(name.encode()) / 2**32
+        self.groups: dict[float, _Group] = {}
+        self.due: list[tuple[float, float]] = []  # heap of (due, interval), one entry for each group not being polled
+        self.fresh: set[str] = set()  # never polled
+        self.poked: set[str] = set()
+        self.whole = False  # all groups were poked
+        self.not_before = 0.0
+        self.last_start = -NEVER
+        self.last_polled: float | None = None  # wall
+        self.token = 0
+        self.failures = 0
+        self.state = WAITING
+        self.paused = False
+        self.idle = False
+        self.planned = NEVER
+        self.taken: list[float] = []  # intervals of the groups being polled
+        self.taken_soon: set[str] = set()
+        self.since: float | None = None  # wall time the poll under way started
+
+    def grid(self, interval: float, after: float) -> float:
+        """The first point of the grid later than `after`."""
+        phase = self.phase * interval
+        point = phase + (math.floor((after - phase) / interval) + 1) * interval
+        return point if point > after + interval * 1e-6 else point + interval
+
+    def next(self) -> float:
+        if self.state is not WAITING or self.paused:
+            return NEVER
+        due = self.due[0][0] if self.due and not self.idle else NEVER
+        if self.fresh or self.poked or self.whole:
+            due = min(due, self.last_start + POKE_GAP)
+        return max(due, self.not_before)
+
+
+class Beats:
+    """The plan of all zones. Not thread-safe: the engine holds its lock around every call."""
+
+    def __init__(self) -> None:
+        self._zones: dict[str, _Zone] = {}
+        self._plan: list[tuple[float, str]] = []  # heap; an entry counts only while it is the zone's `planned`
+
+    def __contains__(self, zone: str) -> bool:
+        return zone in self._zones
+
+    def configure(self, name: str, interval: float, now: float) -> None:
+        """Make a zone known; its first poll is due at once."""
+        zone = self._zones[name] = _Zone(name, interval)
+        zone.groups[interval] = _Group(now)
+        zone.due.append((now, interval))
+        self._replan(zone)
+
+    def add(self, zone_name: str, uid: str, interval: float | None, now: float) -> None:
+        """A task to poll, at `interval` or the zone's; for the first time soon."""
+        zone = self._zones.get(zone_name)
+        if zone is None:
+            return
+        every = interval or zone.interval
+        group = zone.groups.get(every)
+        if group is None:
+            group = zone.groups[every] = _Group(zone.grid(every, now))
+            heapq.heappush(zone.due, (group.due, every))
+        group.uids.add(uid)
+        zone.fresh.add(uid)
+        zone.idle = False
+        self._replan(zone)
+
+    def drop(self, zone_name: str, uid: str, interval: float | None) -> None:
+        """The task has ended and nothing is left to clean up. An empty group goes when its time comes."""
+        zone = self._zones.get(zone_name)
+        if zone is None:
+            return
+        group = zone.groups.get(interval or zone.interval)
+        if group is not None:
+            group.uids.discard(uid)
+        for soon in (zone.fresh, zone.poked, zone.taken_soon):
+            soon.discard(uid)
+
+    def poke(self, zone_name: str, uid: str | None = None) -> None:
+        """Poll soon: all of the zone, or at least this task. A zone that backs off still waits for the end of that."""
+        zone = self._zones.get(zone_name)
+        if zone is None:
+            return
+        if uid is None:
+            zone.whole = True
+        elif uid not in zone.fresh:
+            zone.poked.add(uid)
+        zone.idle = False
+        self._replan(zone)
+
+    def pause(self, zone_name: str, paused: bool) -> None:
+        """Stop or resume polling; a resumed zone is polled at once."""
+        zone = self._zones.get(zone_name)
+        if zone is None:
+            return
+        if zone.paused and not paused:
+            zone.whole, zone.idle, zone.not_before = True, False, 0.0
+        zone.paused = paused
+        self._replan(zone)
+
+    def next_due(self) -> float:
+        """Monotonic time of the next poll; infinity if there is none."""
+        while self._plan and self._zones[self._plan[0][1]].planned != self._plan[0][0]:
+            heapq.heappop(self._plan)
+        return self._plan[0][0] if self._plan else NEVER
+
+    def due(self, now: float) -> list[str]:
+        """Zones whose poll is due; they count as queued from here on."""
+        found = []
+        while self.next_due() <= now:
+            zone = self._zones[heapq.heappop(self._plan)[1]]
+            zone.state, zone.planned = QUEUED, NEVER
+            found.append(zone.name)
+        return found
+
+    def start(self, zone_name: str, now: float, wall: float) -> int | None:
+        """A poll begins: raises the token and takes what is due. None if the zone was paused while it was queued, or its
+        thread was given up before it came this far."""
+        zone = self._zones[zone_name]
+        if zone.state is not QUEUED:
+            return None
+        if zone.paused:
+            zone.state = WAITING
+            return None
+        zone.state, zone.last_start, zone.last_polled, zone.since = RUNNING, now, wall, wall
+        zone.token += 1
+        limit = NEVER if zone.whole else now
+        while zone.due and zone.due[0][0] <= limit:
+            every = heapq.heappop(zone.due)[1]
+            group = zone.groups[every]
+            if group.uids or every == zone.interval:
+                zone.taken.append(every)
+                group.last = wall
+            else:
+                del zone.groups[every]
+        zone.taken_soon = zone.fresh | zone.poked
+        zone.fresh, zone.poked, zone.whole = set(), set(), False
+        return zone.token
+
+    def uids(self, zone_name: str, token: int) -> list[str]:
+        """Tasks the poll under way is to look at."""
+        zone = self._zones.get(zone_name)
+        if zone is None or zone.token != token:
+            return []
+        groups = [zone.groups[every].uids for every in zone.taken]
+        if len(groups) == 1 and not zone.taken_soon:
+            return list(groups[0])
+        return list(zone.taken_soon.union(*groups))
+
+    def is_newest(self, zone_name: str, token: int) -> bool:
+        zone = self._zones.get(zone_name)
+        return zone is not None and zone.token == token
+
+    def finish(self, zone_name: str, token: int, outcome: Again | Idle, now: float) -> None:
+        """The poll has ended. A back-off keeps everything it took due."""
+        zone = self._zones[zone_name]
+        if zone.token != token or zone.state is not RUNNING:
+            return
+        zone.failures = 0
+        self._end(zone, outcome, now)
+
+    def failed(self, zone_name: str, token: int, now: float) -> float | None:
+        """The poll raised: the zone backs off. Answers for how many seconds, None if the token was old."""
+        zone = self._zones[zone_name]
+        if zone.token != token or zone.state is not RUNNING:
+            return None
+        zone.failures += 1
+        seconds = before_poll(zone.failures, zone.interval)
+        self._end(zone, Again(seconds), now)
+        return seconds
+
+    def strand(self, zone_name: str, now: float) -> None:
+        """The poll is stuck: nothing it still reports counts, and the zone is not polled until `release`."""
+        zone = self._zones[zone_name]
+        zone.token += 1
+        self._end(zone, Again(0.0), now)
+        zone.state = STUCK
+        self._replan(zone)
+
+    def release(self, zone_name: str) -> None:
+        """The stuck poll has returned."""
+        zone = self._zones[zone_name]
+        if zone.state is STUCK:
+            zone.state, zone.since = WAITING, None
+            self._replan(zone)
+
+    def invalidate(self) -> None:
+        """No poll under way may write any more (the engine closes)."""
+        for zone in self._zones.values():
+            zone.token += 1
+
+    def times(self, zone_name: str, uid: str, interval: float | None, created_at: float, now: float, wall: float) -> Times:
+        """When a task was polled last and will be polled next, in wall time."""
+        zone = self._zones.get(zone_name)
+        if zone is None:
+            return Times(None, None)
+        every = interval or zone.interval
+        group = zone.groups.get(every)
+        last = group.last if group is not None else None
+        if uid in zone.fresh:
+            last = None
+        elif last is None or last < created_at:
+            last = zone.last_polled  # polled apart from its group so far
+        if zone.paused or zone.idle or zone.state is STUCK or group is None:
+            return Times(last, None)
+        due = zone.grid(every, zone.last_start) if every in zone.taken else group.due
+        if uid in zone.fresh or uid in zone.poked or zone.whole:
+            due = min(due, zone.last_start + POKE_GAP)
+        return Times(last, wall + max(0.0, max(due, zone.not_before) - now))
+
+    def facts(self, now: float, wall: float) -> dict[str, dict[str, Any]]:
+        """By zone: what `/v1/zones` shows of the timing."""
+        return {
+            zone.name: {
+                "state": "paused" if zone.paused else zone.state,
+                "last_polled_at": zone.last_polled,
+                "next_poll_at": None if zone.planned == NEVER else wall + max(0.0, zone.planned - now),
+                "polling_since": zone.since,
+                "interval": zone.interval,
+                "tasks": sum(len(group.uids) for group in zone.groups.values()),
+                "failures": zone.failures,
+            }
+            for zone in self._zones.values()
+        }
+
+    def _end(self, zone: _Zone, outcome: Again | Idle, now: float) -> None:
+        wait = outcome.seconds if isinstance(outcome, Again) else None
+        if wait is not None:
+            zone.poked |= zone.taken_soon
+            zone.not_before = now + wait
+        for every in zone.taken:
+            group = zone.groups[every]
+            group.due = now + wait if wait is not None else zone.grid(every, zone.last_start)
+            heapq.heappush(zone.due, (group.due, every))
+        zone.taken, zone.taken_soon = [], set()
+        zone.state, zone.since = WAITING, None
+        zone.idle = isinstance(outcome, Idle) and not (zone.fresh or zone.poked or zone.whole)
+        self._replan(zone)
+
+    def _replan(self, zone: _Zone) -> None:
+        when = zone.next()
+        if when != zone.planned:
+            zone.planned = when
+            if when < NEVER:
+                heapq.heappush(self._plan, (when, zone.name))

@@ -1,0 +1,1 @@
+"""The embedded engine: SQLite, timers and worker threads in one process."""

@@ -1,0 +1,130 @@
+"""How changes reach memory: durable ones on the writer thread after their commit, the others at once, under one lock."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from task_daemon.core.model import Change, Delivery, Event, Task
+from task_daemon.core.ports import Added, Beat, Clock
+from task_daemon.engine.beats import Beats
+from task_daemon.engine.live import LiveTasks, after, stepped
+from task_daemon.engine.local.tables import Applied, Tables
+
+News = tuple[Sequence[Task], Sequence[Event], Sequence[Delivery]]
+Report = tuple[list[bool], Sequence[Change], list[Applied | None]]
+
+
+class Ledger:
+    """The live tasks and the plan of their polls, with the lock that guards both. `watched`: uids whose changes in memory
+    are told, through `tell`, on whatever thread they happen."""
+
+    def __init__(self, clock: Clock, watched: set[str], tell: Callable[[Sequence[Task]], None]) -> None:
+        self.lock = threading.Lock()
+        self.live = LiveTasks()
+        self.beats = Beats()
+        self.touched: set[str] | None = set()
+        """uids committed while the stored tasks are still being loaded: memory has the newest version. None afterwards."""
+        self._clock = clock
+        self._watched = watched
+        self._tell = tell
+        self._news: list[News] = []
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self._news)
+
+    def news(self) -> list[News]:
+        """What was committed since the last call."""
+        with self.lock:
+            news, self._news = self._news, []
+        return news
+
+    def _fenced(self, beat: Beat | None) -> bool:
+        """Whether a poll may not write any more. The lock is held."""
+        return beat is not None and not self.beats.is_newest(beat.zone, beat.token)
+
+    def apply(self, tables: Tables, beat: Beat | None, changes: Sequence[Change]) -> Report:
+        """Writer thread, inside the transaction."""
+        with self.lock:
+            if self._fenced(beat):
+                return [False] * len(changes), (), []
+        return [], changes, tables.apply([change for change in changes if change.durable], self.live.get)
+
+    def remember(self, beat: Beat | None, changes: Sequence[Change]) -> list[bool]:
+        """Changes that stay in memory until the next checkpoint. Any thread."""
+        with self.lock:
+            if self._fenced(beat):
+                return [False] * len(changes)
+            told = [self._swap(change) for change in changes]
+        watched = [task for task in told if task is not None and task.uid in self._watched]
+        if watched:
+            self._tell(watched)
+        return [task is not None for task in told]
+
+    def _swap(self, change: Change) -> Task | None:
+        """A change in memory only; None if the task was not as `before`. The lock is held."""
+        current = self.live.get(change.task.uid)
+        if current is None or current.task_seq != change.before.task_seq:
+            return None
+        task = stepped(change, current)
+        self.live.swap(task)
+        return task
+
+    def settle_added(self, result: tuple[list[Added], list[Event]]) -> None:
+        """Writer thread, right after the commit."""
+        answers, events = result
+        fresh = [answer.task for answer in answers if not answer.replayed]
+        self._note(fresh)
+        with self.lock:
+            for task in fresh:
+                self.keep(task)
+            self._news.append((fresh, events, ()))
+
+    def settle_applied(self, result: Report) -> None:
+        """Writer thread, right after the commit: fills in the answers, in the order of the changes."""
+        answers, changes, applied = result
+        self._note([one.task for one in applied if one is not None])
+        left = iter(applied)
+        tasks: list[Task] = []
+        events: list[Event] = []
+        deliveries: list[Delivery] = []
+        with self.lock:
+            for change in changes:
+                if not change.durable:
+                    swapped = self._swap(change)
+                    answers.append(swapped is not None)
+                    if swapped is not None and swapped.uid in self._watched:
+                        tasks.append(swapped)
+                    continue
+                one = next(left)
+                answers.append(one is not None)
+                if one is not None:
+                    tasks.append(self._keep_changed(one.task))
+                    events += one.events
+                    deliveries += one.deliveries
+            if tasks:
+                self._news.append((tasks, events, deliveries))
+
+    def _keep_changed(self, task: Task) -> Task:
+        """Progress may have been shown between the transaction and here; the lock is held."""
+        current = self.live.get(task.uid)
+        shown = after(task, current)
+        self.keep(shown)
+        if shown is not task and shown.uid in self.live:
+            self.live.dirty.add(shown.uid)
+        return shown
+
+    def keep(self, task: Task) -> None:
+        """A new version for memory and for the plan; the lock is held."""
+        old = self.live.get(task.uid)
+        self.live.put(task)
+        if task.uid not in self.live:
+            self.beats.drop(task.zone, task.uid, task.poll_interval)
+        elif old is None:
+            self.beats.add(task.zone, task.uid, task.poll_interval, self._clock.monotonic())
+        elif task.done and not old.done:
+            self.beats.poke(task.zone, task.uid)  # something is left to clean up
+
+    def _note(self, tasks: Sequence[Task]) -> None:
+        touched = self.touched
+        if touched is not None:
+            touched.update(task.uid for task in tasks)

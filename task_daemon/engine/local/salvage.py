@@ -1,0 +1,198 @@
+"""A damaged store is moved aside, and what can still be read of it is taken over, row by row."""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from task_daemon.engine.local.rows import delivery_of, event_of, task_of
+
+log = logging.getLogger("task_daemon.engine")
+
+SEQUENCES_SKIPPED = 1_000_000
+"""Events that were lost had numbers, and somebody may have seen them: new ones begin well above."""
+
+KEYS = {"task": "uid", "event": "seq", "delivery": "id", "idempotency": "owner, key", "meta": "name", "paused": "zone"}
+
+
+def examine(path: Path) -> str | None:
+    """Why the store at `path` cannot be used; None if it can, or if there is none."""
+    wal = Path(f"{path}-wal")
+    if not path.exists():
+        return None
+    if path.stat().st_size == 0 and not (wal.exists() and wal.stat().st_size):
+        return "it is empty"
+    try:
+        with closing(_open(path)) as connection:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN):
+            raise
+        return str(error)
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if verdict == "ok" else str(verdict)
+
+
+def move_aside(path: Path, now: float) -> Path:
+    """Rename the store and its WAL so that they still belong together; answers the new name."""
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = path.with_name(f"{path.name}.damaged-{stamp}-{count}")
+    if Path(f"{path}-wal").exists():
+        os.rename(f"{path}-wal", f"{aside}-wal")
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    path.rename(aside)
+    return aside
+
+
+def rescue(aside: Path, target: sqlite3.Connection, reason: str) -> dict[str, Any]:
+    """Copy every readable row into the new store; answers what was kept and what was lost, and logs it."""
+    kept: dict[str, int] = {}
+    lost: dict[str, int] = {}
+    incomplete: list[str] = []
+    target.execute("BEGIN IMMEDIATE")
+    with closing(_open(aside)) as source:
+        for table, key in KEYS.items():
+            copy = _Table(source, target, table, key)
+            kept[table] = copy.copy()
+            lost[table] = copy.lost
+            if not copy.complete:
+                incomplete.append(table)
+        _continue_sequence(source, target, skip="event" in incomplete)
+    target.execute("INSERT INTO meta (name, value) VALUES ('clean', '0') ON CONFLICT (name) DO UPDATE SET value = '0'")
+    target.execute("COMMIT")
+    log.error(
+        "the store was damaged (%s) and is kept as %s; taken over: %s; known to be lost: %s; perhaps more lost of: %s",
+        reason,
+        aside,
+        ", ".join(f"{count} of {table}" for table, count in kept.items()),
+        ", ".join(f"{count} of {table}" for table, count in lost.items() if count) or "nothing",
+        ", ".join(incomplete) or "nothing",
+    )
+    return {"file": aside.name, "reason": reason, "kept": kept, "lost": lost, "incomplete": incomplete}
+
+
+class _Table:
+    """One table on its way from the damaged store into the new one."""
+
+    def __init__(self, source: sqlite3.Connection, target: sqlite3.Connection, table: str, key: str) -> None:
+        self._source = source
+        self._target = target
+        self._table = table
+        self._key = key
+        self._columns = [row[1] for row in target.execute(f"PRAGMA table_info({table})")]
+        self._places = [self._columns.index(name) for name in key.split(", ")]
+        self._seen: set[tuple[Any, ...]] = set()
+        self.lost = 0  # rows that are known to have been there
+        self.complete = False
+
+    def copy(self) -> int:
+        marks = ", ".join("?" * len(self._columns))
+        statement = f"INSERT OR IGNORE INTO {self._table} ({', '.join(self._columns)}) VALUES ({marks})"  # noqa: S608
+        count = 0
+        for row in self._rows():
+            if self._makes_sense(row):
+                count += self._target.execute(statement, row).rowcount
+            else:
+                self.lost += 1
+        return count
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        """From the front, then from the back, then one by one whatever the indexes know besides."""
+        yield from self._scan("ASC")
+        if self.complete:
+            return
+        yield from self._scan("DESC")
+        self.complete = False
+        for key in self._keys_of_indexes():
+            if key in self._seen:
+                continue
+            self._seen.add(key)
+            row = self._one(key)
+            if row is None:
+                self.lost += 1
+            else:
+                yield row
+
+    def _scan(self, order: str) -> Iterator[tuple[Any, ...]]:
+        by = ", ".join(f"{name} {order}" for name in self._key.split(", "))
+        try:
+            for row in self._source.execute(f"SELECT {', '.join(self._columns)} FROM {self._table} ORDER BY {by}"):  # noqa: S608
+                key = tuple(row[place] for place in self._places)
+                if key in self._seen:
+                    continue
+                self._seen.add(key)
+                yield row
+            self.complete = True
+        except sqlite3.DatabaseError as error:
+            log.warning("reading table %s of the damaged store: %s", self._table, error)
+
+    def _keys_of_indexes(self) -> Iterator[tuple[Any, ...]]:
+        try:
+            indexes = [
+                row[1] for row in self._source.execute(f"PRAGMA index_list({self._table})") if row[3] == "c" and not row[4]
+            ]
+        except sqlite3.DatabaseError:
+            return
+        for index in indexes:
+            try:
+                yield from self._source.execute(f"SELECT {self._key} FROM {self._table} INDEXED BY {index}")  # noqa: S608
+            except sqlite3.DatabaseError as error:
+                log.warning("reading index %s of the damaged store: %s", index, error)
+
+    def _one(self, key: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        where = " AND ".join(f"{name} = ?" for name in self._key.split(", "))
+        try:
+            row: tuple[Any, ...] | None = self._source.execute(
+                f"SELECT {', '.join(self._columns)} FROM {self._table} WHERE {where}",  # noqa: S608
+                key,
+            ).fetchone()
+        except sqlite3.DatabaseError:
+            return None
+        return row
+
+    def _makes_sense(self, row: tuple[Any, ...]) -> bool:
+        fields = dict(zip(self._columns, row, strict=True))
+        try:
+            if self._table == "task":
+                return bool(task_of(fields["body"]).uid == fields["uid"])
+            if self._table == "delivery":
+                return bool(delivery_of((fields["body"], fields["payload"])).id == fields["id"])
+            if self._table == "event":
+                event_of(tuple(fields[name] for name in ("uid", "type", "time", "task_seq", "detail", "seq")))
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+            return False
+        return True
+
+
+def _continue_sequence(source: sqlite3.Connection, target: sqlite3.Connection, skip: bool) -> None:
+    """Event numbers go on above every one that was given."""
+    (last,) = target.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
+    try:
+        row = source.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
+        last = max(last, row[0] if row else 0)
+    except (sqlite3.DatabaseError, TypeError):
+        skip = True
+    if skip:
+        last += SEQUENCES_SKIPPED
+        target.execute(
+            "INSERT INTO meta (name, value) VALUES ('horizon', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (str(last),),
+        )
+    if target.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'event'", (last,)).rowcount == 0:
+        target.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('event', ?)", (last,))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Read-only: closing it must not take the WAL into a damaged file."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)

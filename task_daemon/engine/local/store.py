@@ -1,0 +1,314 @@
+"""The store: SQLite in WAL mode with synchronous=FULL; one thread that writes, one that reads.
+
+The writer owns the only connection that writes and checkpoints: two connections doing that at one instant can corrupt a WAL
+file (SQLite 3.7.0 to 3.51.2, the WAL-reset bug; fixed in 3.51.3). It commits in groups: whatever arrived while the last fsync
+ran shares the next one, and one call into the event loop answers all of it. A full disk is rolled back and refused; any other
+failure to write leaves the outcome unknown (a failed fsync may have reached the disk all the same), so the store stops (I10).
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from importlib import resources
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull
+from task_daemon.engine.local import salvage
+from task_daemon.engine.local.reading import Reading
+from task_daemon.engine.local.tables import Tables
+from task_daemon.engine.local.workers import Aside
+
+log = logging.getLogger("task_daemon.engine")
+
+T = TypeVar("T")
+GROUP = 1000  # operations in one commit, at most
+CACHE = 16_384  # KiB of pages the writer keeps
+BUSY_TIMEOUT = 5.0  # seconds; somebody may look into the store with another program
+PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+OF_ONE_OPERATION = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
+
+Work = Callable[[Tables], Any]
+Settle = Callable[[Any], None]
+Answer = asyncio.Future[Any] | Future[Any]
+Result = tuple[Any, BaseException | None]
+
+
+class Operation:
+    """`work` runs inside the transaction, `settle` on the writer thread right after the commit, in the order of commits."""
+
+    __slots__ = ("answer", "settle", "work")
+
+    def __init__(self, work: Work, settle: Settle | None, answer: Answer) -> None:
+        self.work = work
+        self.settle = settle
+        self.answer = answer
+
+
+class Store:
+    """`committed`: called on the loop after each commit, before its answers are seen; `fatal`: on the loop, once."""
+
+    def __init__(self, path: Path, committed: Callable[[], None], fatal: Callable[[BaseException], None]) -> None:
+        self.path = path
+        self.salvage: dict[str, Any] | None = None
+        self.commit_seconds = 0.0  # the last commit took
+        self.commits = 0
+        self._committed = committed
+        self._fatal = fatal
+        self._operations: SimpleQueue[Operation | None] = SimpleQueue()
+        self._pending = 0
+        self._gate = threading.Lock()  # so that nothing is queued behind the end
+        self._closed = False
+        self._broken: BaseException | None = None
+
+    async def open(self, now: float) -> None:
+        """Raises StoreError. `now`: wall time, for the name of a damaged file. A damaged store is salvaged."""
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._connect, now)
+        self._reader = Aside("store-reader")
+        self._writer = threading.Thread(target=self._work, name="store-writer", daemon=True)
+        self._writer.start()
+
+    async def close(self) -> None:
+        """What was queued is written, the WAL is taken into the store, both threads end."""
+        with self._gate:
+            self._closed = True
+            self._operations.put(None)
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._reader.close)
+        self._reading.close()
+        try:
+            if self._broken is None:
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self.connection.close()
+        except sqlite3.Error as error:
+            log.error("cannot close the store %s: %s", self.path, error)
+
+    @property
+    def busy(self) -> bool:
+        return self._pending > 0
+
+    def write(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None) -> Awaitable[T]:
+        """Event loop. Raises what `work` raises, StoreFull, OutcomeUnknown, Degraded, Draining."""
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._queue(Operation(work, settle, answer))
+        return answer
+
+    def write_blocking(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None) -> T:
+        """Like `write`, for worker threads."""
+        answer: Future[T] = Future()
+        self._queue(Operation(work, settle, answer))
+        return answer.result()
+
+    async def read(self, look: Callable[[Reading], T]) -> T:
+        """Event loop; sees every commit that was answered before."""
+        answer: asyncio.Future[T] = self._loop.create_future()
+
+        def call() -> None:
+            result: Result
+            try:
+                result = look(self.reading), None
+            except Exception as error:
+                result = None, error
+            self._on_loop(self._resolve, [(answer, result)])
+
+        if self._closed:
+            raise Draining("cannot read the store: the daemon is stopping", retry_after=1.0)
+        self._reader.submit(call)
+        try:
+            return await answer
+        except sqlite3.Error as error:
+            raise Degraded(f"cannot read the store: {error}", retry_after=5.0) from error
+
+    def facts(self) -> dict[str, Any]:
+        """Any thread."""
+        sizes = [file.stat().st_size for file in (self.path, Path(f"{self.path}-wal")) if file.exists()]
+        return {
+            "bytes": sum(sizes),
+            "commit_seconds": self.commit_seconds,
+            "commits": self.commits,
+            "queued": self._pending,
+            "writable": self._broken is None,
+            "sqlite": sqlite3.sqlite_version,
+        }
+
+    # ---- opening
+
+    def _connect(self, now: float) -> None:
+        try:
+            reason = salvage.examine(self.path)
+            aside = None if reason is None else salvage.move_aside(self.path, now)
+            self.connection = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            self.connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            self.connection.execute("PRAGMA synchronous = FULL")
+            self.connection.execute(f"PRAGMA cache_size = -{CACHE}")
+            migrate(self.connection, self.path)
+            if aside is not None and reason is not None:
+                self.salvage = salvage.rescue(aside, self.connection, reason)
+            self.tables = Tables(self.connection)
+            self._reading = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            self._reading.execute("PRAGMA query_only = 1")
+            self._reading.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+            self.reading = Reading(self._reading)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"cannot open the store {self.path}: {error}; a writable directory on a local disk is needed"
+            ) from error
+
+    # ---- writing
+
+    def _queue(self, operation: Operation) -> None:
+        with self._gate:
+            if self._closed:
+                raise Draining("cannot write to the store: the daemon is stopping", retry_after=1.0)
+            self._pending += 1
+            self._operations.put(operation)
+
+    def _work(self) -> None:
+        while (first := self._operations.get()) is not None:
+            group, ended = [first], False
+            while len(group) < GROUP and not ended:
+                try:
+                    following = self._operations.get_nowait()
+                except Empty:
+                    break
+                if following is None:
+                    ended = True
+                else:
+                    group.append(following)
+            self._answer(group, self._commit(group))
+            if ended:
+                return
+
+    def _commit(self, group: list[Operation]) -> list[Result]:
+        """One transaction; the results in the order of the group."""
+        if self._broken is not None:
+            refusal = Degraded(f"cannot write to the store: an earlier write failed ({self._broken})", retry_after=5.0)
+            return [(None, refusal)] * len(group)
+        started = time.perf_counter()
+        within = False
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            within = True
+            results = [self._attempt(operation) for operation in group]
+            within = False
+            self.connection.execute("COMMIT")
+        except Exception as error:
+            return self._failed(group, error, within)
+        self.commit_seconds = time.perf_counter() - started
+        self.commits += 1
+        return self._settled(group, results)
+
+    def _attempt(self, operation: Operation) -> Result:
+        try:
+            return operation.work(self.tables), None
+        except Refusal as refusal:  # it wrote nothing
+            return None, refusal
+
+    def _settled(self, group: list[Operation], results: list[Result]) -> list[Result]:
+        for operation, (value, error) in zip(group, results, strict=True):
+            if error is None and operation.settle is not None:
+                try:
+                    operation.settle(value)
+                except Exception as fault:  # memory is not what the disk is any more
+                    self._break(fault)
+        return results
+
+    def _failed(self, group: list[Operation], error: Exception, within: bool) -> list[Result]:
+        """What a failed commit means for its operations. `within`: an operation failed, not BEGIN or COMMIT."""
+        try:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            self.tables.reread()
+        except sqlite3.Error as second:
+            return self._unknown(group, second)
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            log.error("cannot write to the store: %s", error)
+            return [(None, StoreFull("cannot write to the store: its disk is full; free some space", retry_after=10.0))] * len(
+                group
+            )
+        if code in PASSING:
+            return [(None, Degraded(f"cannot write to the store now: {error}", retry_after=1.0))] * len(group)
+        if not within or (isinstance(error, sqlite3.Error) and code not in OF_ONE_OPERATION):
+            return self._unknown(group, error)
+        if len(group) == 1:
+            log.error("cannot store an operation: %s", error, exc_info=error)
+            return [(None, error)]
+        return [result for operation in group for result in self._commit([operation])]
+
+    def _unknown(self, group: list[Operation], error: BaseException) -> list[Result]:
+        self._break(error)
+        return [(None, OutcomeUnknown(f"cannot tell whether this was stored: {error}", retry_after=5.0))] * len(group)
+
+    def _break(self, error: BaseException) -> None:
+        if self._broken is None:
+            self._broken = error
+            log.critical("the store cannot be trusted any more and takes nothing from here on: %s", error, exc_info=error)
+            self._on_loop(self._fatal, error)
+
+    def _answer(self, group: list[Operation], results: list[Result]) -> None:
+        for_loop: list[tuple[asyncio.Future[Any], Result]] = []
+        for operation, result in zip(group, results, strict=True):
+            answer = operation.answer
+            if isinstance(answer, asyncio.Future):
+                for_loop.append((answer, result))
+            elif result[1] is None:
+                answer.set_result(result[0])
+            else:
+                answer.set_exception(result[1])
+        self._on_loop(self._resolve, for_loop, len(group))
+
+    def _resolve(self, answers: list[tuple[asyncio.Future[Any], Result]], ended: int = 0) -> None:
+        with self._gate:
+            self._pending -= ended
+        if ended:
+            self._committed()
+        for answer, (value, error) in answers:
+            if answer.done():
+                continue
+            if error is None:
+                answer.set_result(value)
+            else:
+                answer.set_exception(error)
+
+    def _on_loop(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            log.warning("the event loop was closed before the store")
+
+
+def migrations() -> list[str]:
+    folder = resources.files(__package__).joinpath("migrations")
+    return [
+        entry.read_text("utf-8")
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".sql")
+    ]
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the store to this version, one numbered step in one transaction each. Raises StoreError for a newer one."""
+    steps = migrations()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(steps):
+        raise StoreError(
+            f"cannot open the store {path}: it has version {version} and this daemon knows up to {len(steps)}; "
+            "install the newer daemon again, or use another workspace"
+        )
+    for number, script in enumerate(steps[version:], version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")

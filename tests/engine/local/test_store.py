@@ -1,0 +1,188 @@
+"""The store by itself: group commit, refusals, full disks, failed writes, plans, versions."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tornado.platform.asyncio import AsyncIOLoop
+
+from task_daemon.core.errors import Conflict, Degraded, Draining, OutcomeUnknown, StoreError, StoreFull
+from task_daemon.core.model import Query
+from task_daemon.core.ports import NewTask
+from task_daemon.engine.local.reading import finding
+from task_daemon.engine.local.rows import SQL
+from task_daemon.engine.local.store import Store
+from task_daemon.engine.local.tables import Tables
+from tests.making import a_task
+
+
+class Open:
+    def __init__(self, path: Path) -> None:
+        self.fatal: list[BaseException] = []
+        self.committed = 0
+        self.store = Store(path / "store.db", self._count, self.fatal.append)
+
+    def _count(self) -> None:
+        self.committed += 1
+
+    async def add(self, *names: str) -> None:
+        await self.store.write(lambda tables: tables.add([NewTask(a_task(id=name)) for name in names], lambda _uid: None))
+
+    async def count(self) -> int:
+        return len((await self.store.read(lambda look: look.find(Query(limit=10_000))))[0])
+
+
+@pytest.fixture
+def opened(io_loop: AsyncIOLoop, short_path: Path) -> Iterator[Open]:
+    opened = Open(short_path)
+    io_loop.run_sync(lambda: opened.store.open(0.0))
+    yield opened
+    io_loop.run_sync(opened.store.close)
+
+
+async def test_operations_share_commits_when_they_arrive_together(opened: Open) -> None:
+    await asyncio.gather(*(opened.add(f"d{n}") for n in range(500)))
+    assert opened.store.commits < 100
+    assert opened.committed == opened.store.commits
+    assert await opened.count() == 500
+
+
+async def test_others_of_the_group_are_stored_when_one_is_refused(opened: Open) -> None:
+    await opened.add("known")
+
+    async def refused() -> None:
+        with pytest.raises(Conflict):
+            await opened.store.write(lambda tables: tables.add([NewTask(a_task(id="known", timeout=1.0))], lambda _uid: None))
+
+    await asyncio.gather(opened.add("a"), refused(), opened.add("b"))
+    assert await opened.count() == 3
+
+
+async def test_others_of_the_group_are_stored_when_one_has_a_fault(opened: Open) -> None:
+    def fault(tables: Tables) -> None:
+        tables.add([NewTask(a_task(id="half"))], lambda _uid: None)
+        raise ZeroDivisionError
+
+    async def faulty() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await opened.store.write(fault)
+
+    await asyncio.gather(opened.add("a"), faulty(), opened.add("b"))
+    events = await opened.store.read(lambda look: look.events(0, 10, None))
+    assert [event.seq for event in events] == [1, 2]
+    assert await opened.count() == 2
+    assert opened.fatal == []
+
+
+async def test_full_disk_is_refused_and_writing_goes_on_when_there_is_room_again(opened: Open) -> None:
+    await opened.add("a")
+    (pages,) = opened.store.connection.execute("PRAGMA page_count").fetchone()
+    opened.store.connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+    with pytest.raises(StoreFull):
+        await opened.add(*(f"big{n}" for n in range(1000)))
+    opened.store.connection.execute("PRAGMA max_page_count = 1000000").fetchall()
+    await opened.add("b")
+    assert await opened.count() == 2
+    assert opened.fatal == []
+
+
+async def test_i10_outcome_is_unknown_and_nothing_more_is_taken_when_the_connection_fails(opened: Open) -> None:
+    await opened.add("a")
+    opened.store.connection.close()
+    with pytest.raises(OutcomeUnknown):
+        await opened.add("b")
+    await asyncio.sleep(0)
+    assert len(opened.fatal) == 1
+    with pytest.raises(Degraded):
+        await opened.add("c")
+    assert len(opened.fatal) == 1
+    assert opened.store.facts()["writable"] is False
+
+
+async def test_blocking_write_answers_a_thread(opened: Open) -> None:
+    answer = await asyncio.to_thread(opened.store.write_blocking, lambda tables: tables.meta("clean"))
+    assert answer is None
+
+
+async def test_everything_is_refused_when_the_store_is_closed(short_path: Path) -> None:
+    opened = Open(short_path)
+    await opened.store.open(0.0)
+    await opened.store.close()
+    with pytest.raises(Draining):
+        await opened.add("a")
+    with pytest.raises(Draining):
+        await opened.count()
+
+
+async def test_store_is_durable_by_its_settings(opened: Open) -> None:
+    settings = {name: opened.store.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
+    assert settings == {"journal_mode": "wal", "synchronous": 2}
+    with pytest.raises(Degraded):
+        await opened.store.read(lambda look: look._sql.execute("DELETE FROM task"))
+
+
+async def test_newer_store_is_refused_with_what_to_do(short_path: Path) -> None:
+    with sqlite3.connect(short_path / "store.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+        connection.execute("CREATE TABLE future (x)")
+    connection.close()
+    with pytest.raises(StoreError, match="version 99"):
+        await Open(short_path).store.open(0.0)
+
+
+async def test_store_in_a_missing_directory_is_refused(short_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot open the store"):
+        await Open(short_path / "nowhere").store.open(0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("live", "task_live"),
+        ("load_live", "task_live"),
+        ("load_untidy", "task_untidy"),
+        ("old", "task_finished"),
+        ("newest_beyond", "task_finished"),
+        ("events_of", "event_task"),
+        ("lines", "delivery_pending"),
+        ("targets", "delivery_pending"),
+        ("owner_waiting", "delivery_owner"),
+        ("deliveries_of", "delivery_task"),
+        ("pending_of", "delivery_task"),
+        ("counts_of", "delivery_task"),
+        ("task", "PRIMARY KEY"),
+        ("change_task", "PRIMARY KEY"),
+        ("save_task", "PRIMARY KEY"),
+        ("record", "PRIMARY KEY"),
+        ("events", "PRIMARY KEY"),
+        ("key", "PRIMARY KEY"),
+        ("purge_events", "event_task"),
+        ("purge_keys", "idempotency_task"),
+    ],
+)
+async def test_query_uses_its_index(opened: Open, name: str, index: str) -> None:
+    plan = opened.store.connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", ["1"] * SQL[name].count("?")).fetchall()
+    details = [row[3] for row in plan]
+    assert any(index in detail for detail in details), details
+    assert not any("TEMP B-TREE" in detail for detail in details), details
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (Query(), "PRIMARY KEY"),
+        (Query(before_uid="x"), "PRIMARY KEY"),
+        (Query(zone="z"), "task_zone"),
+        (Query(id="x"), "task_id"),
+        (Query(region_task_id="x"), "task_region"),
+        (Query(id="x", zone="z", action="a", done=False), "task_"),
+    ],
+)
+async def test_listing_uses_an_index(opened: Open, query: Query, index: str) -> None:
+    sql, values = finding(query)
+    details = [row[3] for row in opened.store.connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    plain = query == Query() and details == ["SCAN task"]  # the table itself is in the order of uids
+    assert plain or any(index in detail for detail in details), details
+    assert not any("TEMP B-TREE" in detail for detail in details), details

@@ -1,0 +1,94 @@
+"""Timing without an engine: what the contract suite cannot see from outside."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from task_daemon.core.ports import Again
+from task_daemon.engine.beats import Beats
+
+
+def poll(beats: Beats, zone: str, now: float, outcome: Again | None = None) -> list[str]:
+    token = beats.start(zone, now, now)
+    assert token is not None
+    uids = beats.uids(zone, token)
+    beats.finish(zone, token, outcome or Again(), now)
+    return sorted(uids)
+
+
+@given(st.text(min_size=1), st.floats(0.1, 3600), st.floats(0, 1e7))
+def test_next_poll_is_later_and_within_an_interval_when_one_has_run(zone: str, interval: float, start: float) -> None:
+    beats = Beats()
+    beats.configure(zone, interval, start)
+    now = start
+    for _ in range(20):
+        assert beats.due(now) == [zone]
+        poll(beats, zone, now)
+        due = beats.next_due()
+        assert now < due <= now + interval * 1.001
+        now = due
+
+
+def test_zone_that_is_polled_is_not_due_again_until_it_is_finished() -> None:
+    beats = Beats()
+    beats.configure("z", 1.0, 0.0)
+    assert beats.due(0.0) == ["z"]
+    assert beats.start("z", 0.0, 0.0) == 1
+    beats.poke("z")
+    assert beats.due(100.0) == []
+
+
+def test_stuck_poll_writes_nothing_and_its_tasks_are_due_when_it_returns() -> None:
+    beats = Beats()
+    beats.configure("z", 1.0, 0.0)
+    beats.add("z", "a", None, 0.0)
+    beats.due(0.0)
+    token = beats.start("z", 0.0, 0.0)
+    assert token is not None
+    beats.strand("z", 60.0)
+    assert not beats.is_newest("z", token)
+    assert beats.uids("z", token) == []
+    beats.finish("z", token, Again(), 61.0)
+    assert beats.due(1000.0) == []
+    beats.release("z")
+    assert beats.due(1000.0) == ["z"]
+    assert poll(beats, "z", 1000.0) == ["a"]
+
+
+def test_poll_does_not_start_when_its_thread_was_given_up_before() -> None:
+    beats = Beats()
+    beats.configure("z", 1.0, 0.0)
+    beats.due(0.0)
+    beats.strand("z", 60.0)
+    assert beats.start("z", 60.0, 60.0) is None
+    beats.release("z")
+    assert beats.due(60.0) == ["z"]
+
+
+def test_poke_of_a_zone_takes_all_its_tasks() -> None:
+    beats = Beats()
+    beats.configure("z", 10.0, 0.0)
+    for uid in "ab":
+        beats.add("z", uid, None, 0.0)
+    beats.due(0.0)
+    assert poll(beats, "z", 0.0) == ["a", "b"]
+    beats.poke("z", "a")
+    assert beats.due(0.049) == []
+    assert beats.due(0.05) == ["z"]
+    assert poll(beats, "z", 0.05) == ["a"]
+    beats.poke("z")
+    assert beats.due(0.1) == ["z"]
+    assert poll(beats, "z", 0.1) == ["a", "b"]
+
+
+def test_dropped_task_is_not_polled_when_it_was_taken_before() -> None:
+    beats = Beats()
+    beats.configure("z", 10.0, 0.0)
+    beats.add("z", "a", 3.0, 0.0)
+    beats.due(0.0)
+    token = beats.start("z", 0.0, 0.0)
+    assert token is not None
+    beats.drop("z", "a", 3.0)
+    assert beats.uids("z", token) == []
+    beats.finish("z", token, Again(1.0), 0.0)
+    beats.due(1.0)
+    assert poll(beats, "z", 1.0) == []

@@ -1,0 +1,151 @@
+"""The parts of the outbox that only a long queue shows: what is not in memory, and how it comes in."""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from task_daemon.core.model import Attempt, Delivery, DeliveryState
+from task_daemon.core.ports import Delivered, Later, Outcome
+from task_daemon.engine.outbox import Outbox
+
+
+def row(uid: str, target: str = "t", part: int = 0, next_at: float = 0.0, owner: int = 1) -> Delivery:
+    return Delivery(
+        id=f"{uid}-{part}",
+        uid=uid,
+        task_seq=2,
+        part=part,
+        type="task.succeeded",
+        via="webhook",
+        target=target,
+        method="POST",
+        url=target,
+        body=b"{}",
+        owner_uid=owner,
+        created_at=0.0,
+        next_at=next_at,
+    )
+
+
+class Disk:
+    """What a store does for the outbox: keeps every delivery, reads the first lines of a target."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.rows: dict[str, Delivery] = {}
+        self.sent: list[str] = []
+        self.most = 0
+
+    def add(self, *rows: Delivery) -> None:
+        self.rows.update((one.id, one) for one in rows)
+        self.outbox.add(rows)
+
+    def run(self, now: float, answer: Callable[[Delivery], Outcome]) -> None:
+        """Send everything that is due, reading what the outbox asks for."""
+        for _ in range(100_000):
+            taken = self.outbox.take(now)
+            for target in list(self.outbox.hungry):
+                limit = self.outbox.room(target)
+                self.outbox.fill(target, *self._lines(target, limit))
+            for one in taken:
+                outcome = answer(one)
+                versions = self.outbox.judge(one, outcome, now)
+                self.rows.update((version.id, version) for version in versions)
+                self.sent.append(one.id)
+                self.outbox.settle(one, versions, outcome, now)
+            self.most = max(self.most, self.outbox.counts()["in_memory"])
+            if not taken and self.outbox.next_due() > now:
+                return
+        raise AssertionError("the outbox does not come to rest")
+
+    def _lines(self, target: str, limit: int) -> tuple[list[Delivery], float]:
+        pending = [one for one in self.rows.values() if one.state is DeliveryState.PENDING]
+        first = sorted((one for one in pending if one.target == target), key=lambda one: one.next_at)[:limit]
+        uids = dict.fromkeys(one.uid for one in first)
+        return [one for uid in uids for one in pending if one.uid == uid], first[-1].next_at if len(first) == limit else float(
+            "inf"
+        )
+
+
+def accepted(_row: Delivery) -> Outcome:
+    return Delivered(Attempt(at=0.0))
+
+
+def down(_row: Delivery) -> Outcome:
+    return Later(Attempt(at=0.0), 3600.0)
+
+
+def missing(_row: Delivery) -> Outcome:
+    return Later(Attempt(at=0.0), 3600.0, target_down=False)
+
+
+def test_everything_is_sent_once_and_in_order_when_it_does_not_fit_into_memory() -> None:
+    disk = Disk(Outbox(capacity=20))
+    disk.add(*(row(f"u{n}", part=part) for n in range(200) for part in range(2)))
+    disk.run(0.0, accepted)
+    assert sorted(disk.sent) == sorted(disk.rows)
+    assert all(disk.sent.index(f"u{n}-0") < disk.sent.index(f"u{n}-1") for n in range(200))
+    assert disk.most <= 2 * 20 + 8
+
+
+def test_memory_stays_small_and_others_go_out_when_a_target_with_a_long_queue_is_down() -> None:
+    disk = Disk(Outbox(capacity=50))
+    disk.add(*(row(f"dead{n}", "dead") for n in range(2000)))
+    disk.run(0.0, down)
+    disk.add(*(row(f"good{n}", "good") for n in range(200)))
+    disk.run(1.0, accepted)
+    assert sum(1 for sent in disk.sent if sent.startswith("good")) == 200
+    assert disk.most <= 150
+
+
+def test_due_lines_of_the_store_are_read_when_those_in_memory_all_wait() -> None:
+    disk = Disk(Outbox(capacity=10))
+    disk.add(*(row(f"u{n}") for n in range(100)))
+    disk.run(0.0, missing)
+    assert len(disk.sent) == 100
+    disk.run(3600.0, accepted)
+    assert len(disk.sent) == 200
+
+
+def test_stored_deliveries_are_found_when_the_outbox_starts_empty() -> None:
+    disk = Disk(Outbox())
+    disk.rows = {one.id: one for one in (row("a"), row("b", "other"), row("c", next_at=50.0))}
+    disk.outbox.discover(["t", "other"])
+    disk.run(0.0, accepted)
+    assert sorted(disk.sent) == ["a-0", "b-0"]
+    disk.run(50.0, accepted)
+    assert sorted(disk.sent) == ["a-0", "b-0", "c-0"]
+
+
+def test_answered_delivery_does_not_come_back_when_an_older_reading_still_has_it() -> None:
+    outbox = Outbox()
+    outbox.add([row("a")])
+    outbox.discover(["t"])
+    (taken,) = outbox.take(0.0)
+    assert outbox.take(0.0) == []
+    outbox.hungry.add("t")
+    outbox.room("t")
+    versions = outbox.judge(taken, accepted(taken), 0.0)
+    outbox.settle(taken, versions, accepted(taken), 0.0)
+    outbox.fill("t", [row("a"), row("b")], float("inf"))
+    assert [one.id for one in outbox.take(0.0)] == ["b-0"]
+
+
+def test_earlier_delivery_waits_for_the_flight_of_a_later_one_when_it_is_revived() -> None:
+    outbox = Outbox()
+    outbox.add([row("a", part=1)])
+    (taken,) = outbox.take(0.0)
+    outbox.revive([row("a", part=0)])
+    assert outbox.take(0.0) == []
+    outbox.settle(taken, outbox.judge(taken, accepted(taken), 0.0), accepted(taken), 0.0)
+    assert [one.id for one in outbox.take(0.0)] == ["a-0"]
+
+
+def test_revived_delivery_keeps_the_outcome_of_its_flight() -> None:
+    outbox = Outbox()
+    outbox.add([row("a")])
+    (taken,) = outbox.take(0.0)
+    outbox.revive([replace(taken, attempts=0)])
+    outbox.settle(taken, outbox.judge(taken, accepted(taken), 0.0), accepted(taken), 0.0)
+    assert outbox.take(0.0) == []
+    assert outbox.counts()["targets"] == 0
