@@ -89,7 +89,19 @@ def test_the_families_of_backends_do_not_know_each_other() -> None:
 
 
 def test_the_core_is_pure() -> None:
-    allowed = {"collections", "datetime", "enum", "typing", "msgspec", "functools", "task_daemon", "asyncio", "hashlib", "os", "secrets"}
+    allowed = {
+        "asyncio",
+        "collections",
+        "datetime",
+        "enum",
+        "functools",
+        "hashlib",
+        "msgspec",
+        "os",
+        "secrets",
+        "task_daemon",
+        "typing",
+    }
     for path in modules(SERVER / "core"):
         assert {name.split(".")[0] for name in imports(path)} <= allowed, place(path)
 

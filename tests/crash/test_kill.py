@@ -76,7 +76,7 @@ class Registrants:
 
     def _register(self, client: Client, name: str) -> None:
         """Until it is acknowledged; always with the same key, so that an answer that got lost makes no second task."""
-        params = {} if int(name.rpartition("-")[2]) % 2 else None
+        params: dict[str, object] | None = {} if int(name.rpartition("-")[2]) % 2 else None
         for _ in range(10_000):
             try:
                 task = client.register(name, "backup", "sim", params=params, callback=self._hook, idempotency_key=name)
