@@ -343,7 +343,9 @@ class Engine(Protocol):
     def paused(self) -> frozenset[str]: ...
 
     async def events(self, after: int, limit: int, uid: str | None = None) -> list[Event]:
-        """Events with a sequence above `after`, oldest first. Raises CursorExpired (`extra["oldest"]`)."""
+        """Events with a sequence above `after` (0: from the oldest that is retained), oldest first.
+
+        Raises CursorExpired (`extra["oldest"]`) when some after that cursor are not retained any more."""
         ...
 
     async def deliveries(
