@@ -12,6 +12,7 @@ from task_daemon.core.model import CALLBACK_EVENTS, CallbackTarget, Draft, Mode,
 from task_daemon.core.ports import Action, Clock, Zone
 from task_daemon.core.uids import new_uid
 
+UNKNOWN, MISSING = "Object contains unknown field `", "Object missing required field `"  # as msgspec says it
 DEFAULT_TIMEOUT = 43_200.0  # seconds: the 12 hours of the old service
 
 
@@ -122,15 +123,18 @@ class Admission:
 
 
 def pointer_of(message: str, root: str = "") -> tuple[str, str]:
-    """msgspec's "Expected `str`, got `int` - at `$.a[0].b`" as a sentence and a JSON pointer below `root`."""
-    sentence, _, where = message.partition(" - at `")
-    path = where.rstrip("`").removeprefix("$").removeprefix("key in ")
+    """msgspec's "Expected `str`, got `int` - at `$.a[0].b`" as a sentence and a JSON pointer below `root`.
+
+    Keys are said to be "at `key` in `$.a`", values of a dictionary at `$.a[...]` (measured with msgspec 0.22).
+    """
+    sentence, found, where = message.rpartition(" - at `")
+    if not found or not where.endswith("`") or (UNKNOWN in sentence and not sentence.endswith("`")):
+        sentence, where = message, ""  # no place, but a member whose name looks like one
+    path = where.removeprefix("key` in `").removeprefix("$").removesuffix("`")
     for old, new in (("[...]", "/*"), ("[", "/"), ("]", ""), (".", "/")):
         path = path.replace(old, new)
-    if "unknown field `" in sentence:
-        path += "/" + sentence.rpartition("unknown field `")[2].rstrip("`")
-        sentence = "unknown member"
-    elif "missing required field `" in sentence:
-        path += "/" + sentence.rpartition("missing required field `")[2].rstrip("`")
-        sentence = "is required"
+    for words, instead in ((UNKNOWN, "unknown member"), (MISSING, "is required")):
+        if sentence.startswith(words):
+            name = sentence.removeprefix(words).removesuffix("`")
+            return instead, f"{root}{path}/{name.replace('~', '~0').replace('/', '~1')}"
     return sentence[:1].lower() + sentence[1:], root + path

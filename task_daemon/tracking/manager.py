@@ -121,23 +121,19 @@ class TaskManager:
 
     async def wait(self, uid: str, seconds: float, revision: int | None = None) -> Task:
         """The task when it is done, or when its revision is not `revision` any more (if given), or when time is up."""
-        task = await self.get(uid)
         end = self._clock.monotonic() + seconds
         woken = asyncio.Event()
         self._waiters.setdefault(uid, []).append(woken)
         if revision is not None:
             self._engine.watched.add(uid)
         try:
-            while not (task.done or self._stopping) and (revision is None or task.revision == revision):
-                if self._clock.monotonic() >= end:
-                    break
-                woken.clear()
+            while True:
+                woken.clear()  # before the look: what happens after it wakes us
                 task = await self.get(uid)
-                if task.done or (revision is not None and task.revision != revision):
-                    break
+                news = revision is not None and task.revision != revision
+                if task.done or news or self._stopping or self._clock.monotonic() >= end:
+                    return task
                 await self._clock.sleep(end, woken)
-                task = await self.get(uid)
-            return task
         finally:
             self._waiters[uid].remove(woken)
             if not self._waiters[uid]:
@@ -288,7 +284,11 @@ class TaskManager:
         live: dict[str, int] = {}
         for (zone, _, _), count in self._engine.tally().items():
             live[zone] = live.get(zone, 0) + count
-        return [self._book.view(name, name in paused, live.get(name, 0), None) for name in sorted(self._zones)]
+        timing = self._engine.status()["zones"]
+        return [
+            self._book.view(name, name in paused, live.get(name, 0), timing.get(name, {}).get("next_poll_at"))
+            for name in sorted(self._zones)
+        ]
 
     async def pause(self, zone: str, paused: bool) -> dict[str, Any]:
         """Raises NotFound."""

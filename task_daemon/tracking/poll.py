@@ -7,16 +7,18 @@ looked at, `cancelling` ones are cancelled again, ended ones that are not `tidy`
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from task_daemon.core import transitions
 from task_daemon.core.backoff import before_poll
-from task_daemon.core.errors import BackendUnreachable, StartRefused, WorkGone
+from task_daemon.core.errors import BackendError, BackendUnreachable, StartRefused, WorkGone
 from task_daemon.core.model import Change, Mode, Report, State, Task
-from task_daemon.core.ports import Again, Beat, Clock, Engine, Idle, Zone
+from task_daemon.core.ports import Action, Again, Beat, Clock, Engine, Idle, Zone
 from task_daemon.tracking.notify import Notices
 from task_daemon.tracking.zones import ZoneBook
 
 log = logging.getLogger("task_daemon.tracking")
+T = TypeVar("T")
 
 STARTS_PER_POLL = 16  # so that a crowd of new tasks does not keep the running ones waiting
 
@@ -30,6 +32,7 @@ class Poller:
         self._notices = notices
         self._book = book
         self._clock = clock
+        self._tried: dict[str, dict[str, int]] = {}  # by zone, uid: token of the last beat that tried to start it
 
     def __call__(self, beat: Beat) -> Again | Idle:
         zone = self._zones.get(beat.zone)
@@ -37,20 +40,23 @@ class Poller:
             return Idle()
         tasks = self._engine.batch(beat)
         live = [task for task in tasks if not task.done]
-        ended = [task for task in tasks if task.done and not task.tidy]
         to_start = [task for task in live if task.mode is Mode.RUN and task.state is State.QUEUED]
+        chosen, more = self._choose(beat, to_start)
+        waiting = {task.uid for task in to_start}
+        ended = [task for task in tasks if task.done and not task.tidy]
         try:
-            started = self._start(beat, zone, to_start[:STARTS_PER_POLL])
+            going, over = self._start(beat, zone, chosen)
             self._cancel(beat, zone, [task for task in live if task.state is State.CANCELLING])
-            waiting = {task.uid for task in to_start}
-            ended += self._look(beat, zone, [task for task in live if task.uid not in waiting] + started)
-            self._forget(beat, zone, ended)
+            over += self._look(beat, zone, [task for task in live if task.uid not in waiting] + going)
+            self._forget(beat, zone, ended + over)
         except BackendUnreachable as error:
             failures = self._book.failed(zone.name, str(error))
             if failures == 1:
                 log.warning("cannot poll zone %s: %s", zone.name, error, extra={"zone": zone.name})
             return Again(before_poll(failures, zone.poll_interval))
-        return Again(0.0) if len(to_start) > STARTS_PER_POLL else Again()
+        if tasks and self._book.polled(zone.name):
+            log.info("zone %s answers again", zone.name, extra={"zone": zone.name})
+        return Again(0.0) if more else Again()
 
     def write(self, beat: Beat | None, changes: Sequence[Change]) -> list[Task]:
         """Write changes with their deliveries; the tasks whose change was taken."""
@@ -70,52 +76,63 @@ class Poller:
 
     # ------------------------------------------------------------------ the five steps
 
-    def _start(self, beat: Beat, zone: Zone, tasks: Sequence[Task]) -> list[Task]:
-        """Start, or after a crash adopt, queued run tasks; the intent is on disk before the first effect (I2)."""
-        launched = [task for task in tasks if task.launched]
-        intents: list[Change] = []
-        for task in tasks:
-            if not task.launched:
-                intents += self._guarded(beat, zone, task, lambda t: self._prepare(zone, t))
-        launched += self.write(beat, [change for change in intents if not change.task.done])
-        self.write(beat, [change for change in intents if change.task.done])
-        looking: list[Task] = []
+    def _choose(self, beat: Beat, queued: Sequence[Task]) -> tuple[list[Task], bool]:
+        """The tasks to start now: those never tried first, oldest first, so that some that cannot be started keep nobody
+        waiting. And whether others were never tried: only they are worth another poll at once."""
+        tried = self._tried.get(beat.zone, {})
+        order = sorted(queued, key=lambda task: (tried.get(task.uid, 0), task.uid))
+        chosen, rest = order[:STARTS_PER_POLL], order[STARTS_PER_POLL:]
+        self._tried[beat.zone] = {task.uid: tried[task.uid] for task in rest if task.uid in tried} | {
+            task.uid: beat.token for task in chosen
+        }
+        return chosen, any(task.uid not in tried for task in rest)
+
+    def _start(self, beat: Beat, zone: Zone, tasks: Sequence[Task]) -> tuple[list[Task], list[Task]]:
+        """Start, or after a crash adopt, queued run tasks; the intent is on disk before the first effect (I2).
+
+        Returns the tasks to look at and those that have ended and need cleaning up. One whose start raised something
+        unforeseen is neither: whether its work exists is not known before a start comes through.
+        """
+        intents = [self._guarded(beat, zone, task, self._prepare) for task in tasks if not task.launched]
+        written = self.write(beat, [change for change in intents if change is not None])
+        launched = [task for task in tasks if task.launched] + [task for task in written if not task.done]
+        going: list[Task] = []
+        ended: list[Task] = []
         for task in launched:
-            ends = self._guarded(beat, zone, task, lambda t: self._run(zone, t))
-            looking += [now for now in (self.write(beat, ends) if ends else [task]) if not now.done]
-            if ends and ends[0].task.done and not ends[0].task.tidy:
-                self._forget(beat, zone, [ends[0].task])
-        return looking
+            change = self._guarded(beat, zone, task, self._run)
+            if change is None:
+                continue
+            for now in [task] if change.task is task else self.write(beat, [change]):
+                (ended if now.done else going).append(now)
+        return going, ended
 
-    def _prepare(self, zone: Zone, task: Task) -> list[Change]:
-        return [transitions.launch(task, zone.backend.actions[task.action].prepare(task), self._clock.now())]
+    def _prepare(self, zone: Zone, task: Task) -> Change:
+        return transitions.launch(task, _action(zone, task).prepare(task), self._clock.now())
 
-    def _run(self, zone: Zone, task: Task) -> list[Change]:
-        report = zone.backend.actions[task.action].start(task)
+    def _run(self, zone: Zone, task: Task) -> Change:
+        report = _action(zone, task).start(task)
         change = transitions.apply(task, report, self._clock.now(), zone.stall_after) if report else None
-        return [] if change is None else [change]
+        return change or Change(before=task, task=task)
 
-    def _guarded(self, beat: Beat, zone: Zone, task: Task, step: Callable[[Task], list[Change]]) -> list[Change]:
-        """One step of starting one task; a refusal ends this task, a surprise is tried again with the next poll."""
+    def _guarded(self, beat: Beat, zone: Zone, task: Task, step: Callable[[Zone, Task], Change]) -> Change | None:
+        """One step of starting one task; a refusal ends this task. None: a surprise, tried again with the next poll."""
         try:
-            self._ask(beat, zone)
-            changes = step(task)
-        except StartRefused as error:
-            changes = [transitions.start_failed(task, error.kind, str(error), self._clock.now())]
-        except WorkGone as error:
-            changes = [transitions.work_gone(task, str(error), self._clock.now())]
+            return self._ask(beat, zone, lambda: step(zone, task))
         except BackendUnreachable:
             raise
+        except StartRefused as error:
+            change = transitions.start_failed(task, error.kind, str(error), self._clock.now())
+        except WorkGone as error:
+            change = transitions.work_gone(task, str(error), self._clock.now())
         except Exception as error:
-            log.exception("cannot start task %s (%s): it is tried again", task.uid, task.action, extra={"uid": task.uid})
-            self._book[zone.name].errors.append((self._clock.now(), f"task {task.uid}: {error!r}"))
-            changes = []
+            self._surprised(zone, task, "start", error)
+            return None
         self._book.answered(zone.name)
-        return changes
+        return change
 
     def _cancel(self, beat: Beat, zone: Zone, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            self._attempt(beat, zone, task, "cancel", zone.backend.actions[task.action].cancel)
+            self._attempt(beat, zone, task, "cancel", lambda task: _action(zone, task).cancel(task))
 
     def _look(self, beat: Beat, zone: Zone, tasks: Sequence[Task]) -> list[Task]:
         """Poll, write down what changed; returns the tasks that have ended and need cleaning up."""
@@ -128,7 +145,11 @@ class Poller:
             report = reports.get(task.uid)
             if report is None:
                 continue
-            change = transitions.apply(task, report, now, zone.stall_after)
+            try:
+                change = transitions.apply(task, report, now, zone.stall_after)
+            except Exception as error:  # a report that makes no sense is the fault of this task alone
+                self._surprised(zone, task, "understand the report of", error)
+                continue
             if change is not None:
                 changes.append(change)
         written = self.write(beat, changes)
@@ -136,48 +157,59 @@ class Poller:
 
     def _forget(self, beat: Beat, zone: Zone, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            if self._attempt(beat, zone, task, "clean up after", zone.backend.actions[task.action].forget):
+            if self._attempt(beat, zone, task, "clean up after", lambda task: _action(zone, task).forget(task)):
                 self.write(beat, [transitions.tidied(task, self._clock.now())])
 
     # ------------------------------------------------------------------ asking the backend
 
-    def _ask(self, beat: Beat, zone: Zone) -> None:
+    def _ask(self, beat: Beat, zone: Zone, call: Callable[[], T]) -> T:
+        """Every call into a backend goes through here, so that one that never comes back is seen."""
         beat.touch()
         self._book.asked(zone.name)
+        answer = call()
+        self._book.answered(zone.name)
+        return answer
 
     def _attempt(self, beat: Beat, zone: Zone, task: Task, what: str, call: Callable[[Task], None]) -> bool:
-        self._ask(beat, zone)
         try:
-            call(task)
+            self._ask(beat, zone, lambda: call(task))
         except BackendUnreachable:
             raise
-        except Exception as error:
+        except BackendError as error:  # "not yet", said by the backend
             log.warning("cannot %s task %s: %s; it is tried again", what, task.uid, error, extra={"uid": task.uid})
-            self._book[zone.name].errors.append((self._clock.now(), f"cannot {what} task {task.uid}: {error}"))
+            self._book.raised(zone.name, f"cannot {what} task {task.uid}: {error}")
             return False
-        finally:
-            self._book[zone.name].asked_at = None
-        self._book.answered(zone.name)
+        except Exception as error:
+            self._surprised(zone, task, what, error)
+            return False
         return True
 
     def _ask_about(self, beat: Beat, zone: Zone, tasks: Sequence[Task]) -> Mapping[str, Report]:
         """One poll for all tasks. If one of them makes the backend fall over, halve until it stands alone (F5)."""
-        self._ask(beat, zone)
         try:
-            reports = zone.backend.poll(tasks)
+            return self._ask(beat, zone, lambda: dict(zone.backend.poll(tasks)))
         except BackendUnreachable:
             raise
         except Exception as error:
             if len(tasks) == 1:
-                task = tasks[0]
-                log.exception("cannot poll task %s (%s)", task.uid, task.action, extra={"uid": task.uid})
-                self._book[zone.name].errors.append((self._clock.now(), f"task {task.uid}: {error!r}"))
-                self._book[zone.name].asked_at = None
+                self._surprised(zone, tasks[0], "poll", error)
                 return {}
-            half = len(tasks) // 2
-            return {**self._ask_about(beat, zone, tasks[:half]), **self._ask_about(beat, zone, tasks[half:])}
-        self._book.answered(zone.name)
-        return reports
+        half = len(tasks) // 2
+        return {**self._ask_about(beat, zone, tasks[:half]), **self._ask_about(beat, zone, tasks[half:])}
+
+    def _surprised(self, zone: Zone, task: Task, what: str, error: Exception) -> None:
+        """The backend raised what no contract foresees: written down, and tried again with the next poll."""
+        text = f"cannot {what} task {task.uid}: {error!r}"
+        self._book.raised(zone.name, text)
+        log.error("%s; it is tried again", text, exc_info=error, extra={"uid": task.uid})
+
+
+def _action(zone: Zone, task: Task) -> Action:
+    """Raises LookupError if the zone was configured anew and does not know the action any more."""
+    action = zone.backend.actions.get(task.action)
+    if action is None:
+        raise LookupError(f"zone {zone.name!r} knows no action {task.action!r} any more")
+    return action
 
 
 def _say(change: Change) -> None:

@@ -48,8 +48,20 @@ class ZoneBook:
         if health.asked_at is not None:
             health.latency = self._clock.monotonic() - health.asked_at
         health.asked_at = None
-        health.failures = 0
         health.last_answer_at = self._clock.now()
+
+    def raised(self, name: str, error: str) -> None:
+        """A call into the backend went wrong over one task; says nothing about the zone."""
+        health = self._health[name]
+        health.asked_at = None
+        health.errors.append((self._clock.now(), error))
+
+    def polled(self, name: str) -> int:
+        """A whole poll came through; returns how many in a row had not before it. Single answers do not count: a zone may
+        take one kind of call and leave the next unanswered."""
+        health = self._health[name]
+        failures, health.failures = health.failures, 0
+        return failures
 
     def failed(self, name: str, error: str) -> int:
         """The zone gave no answer; returns how many times in a row."""
