@@ -1,5 +1,5 @@
 # Two commands are all a newcomer needs: `make demo` (the main job) and `make test`.
-.PHONY: demo test lint check-types tests setup lock clean
+.PHONY: demo test lint check-types tests bench setup lock clean
 
 demo: setup            ## the main job, visibly: a real backup, a daemon killed in the middle, one callback
 	.venv/bin/python docs/demo.py
@@ -18,6 +18,9 @@ check-types:
 
 tests:
 	.venv/bin/pytest -q
+
+bench: setup           ## first figures: registrations a second, memory, start and stop
+	.venv/bin/python benchmarks/first_figures.py
 
 lock: setup            ## renew requirements.lock; needs uv on the PATH
 	uv pip compile pyproject.toml --extra test --extra keystone --universal --python-version 3.11 --generate-hashes \
