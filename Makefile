@@ -1,13 +1,16 @@
 # Two commands are all a newcomer needs: `make demo` (the main job) and `make test`.
-.PHONY: demo test lint check-types tests bench setup lock clean
+.PHONY: demo test setup-tests lint check-types tests bench setup lock clean
 
 demo: setup            ## the main job, visibly: a real backup, a daemon killed in the middle, one callback
 	.venv/bin/python docs/demo.py
 
-test: setup lint check-types tests  ## everything CI runs
+test: setup-tests lint check-types tests  ## everything CI runs
 
 setup:
 	@.ci/setup
+
+setup-tests:
+	@.ci/setup tests
 
 lint:
 	.venv/bin/ruff check .

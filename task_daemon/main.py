@@ -1,7 +1,7 @@
 """The command `task-daemon`: flags and configuration in, one daemon until it is told to stop.
 
-Exit codes: 0 stopped as asked; 2 a mistake in flags or configuration; 3 another daemon serves the workspace; 4 the store
-cannot be used (the supervisor may start again: everything acknowledged is on disk).
+Exit codes: 0 stopped as asked; 1 a fault of the daemon itself; 2 a mistake in flags or configuration; 3 another daemon
+serves the workspace; 4 the store cannot be used (the supervisor may start again: everything acknowledged is on disk).
 """
 
 import argparse
@@ -19,14 +19,15 @@ from task_daemon import __version__, config, logs
 from task_daemon.api.server import ListenError
 from task_daemon.backends.registry import find_family
 from task_daemon.clock import SystemClock
-from task_daemon.core.errors import ConfigError, StoreError, WorkspaceTaken
+from task_daemon.core import crash
+from task_daemon.core.errors import ConfigError, Refusal, StoreError, WorkspaceTaken
 from task_daemon.daemon import Daemon
 from task_daemon.engine.local import lock
 from task_daemon.notify_systemd import notify
 
 log = logging.getLogger("task_daemon.main")
 
-STOPPED, MISCONFIGURED, TAKEN, STORE_FAILED = 0, 2, 3, 4
+STOPPED, BROKEN, MISCONFIGURED, TAKEN, STORE_FAILED = 0, 1, 2, 3, 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in sorted(config.OLD_OPTIONS):
         text = "accepted, without effect" if name in config.OLD_WITHOUT_EFFECT else "as in [region]"
         if name == "enable_mebs":
-            old.add_argument(f"--{name}", nargs="?", const=True, type=_truth, help=text)
+            old.add_argument("--enable-mebs", "--enable_mebs", nargs="?", const=True, type=_truth, help=text)
         else:
             old.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name, help=text)
     return parser
@@ -90,18 +91,20 @@ def _serve(settings: config.Config, daemon: Daemon) -> int:
         return MISCONFIGURED
     _raise_descriptor_limit()
     try:
-        with _runner() as runner:
-            code = runner.run(_run(daemon))
-    except StoreError as error:
+        # The runner is not closed: it would wait for threads that hang in a file or in the resolving of a name (I11).
+        code = _runner().run(_run(daemon))
+    except (StoreError, Refusal) as error:
         log.error("%s", error)
         code = STORE_FAILED
     except ListenError as error:
         log.error("%s", error)
         code = MISCONFIGURED
-    finally:
-        held.release()
+    except Exception:
+        log.critical("the daemon cannot go on", exc_info=True)
+        code = BROKEN
     logging.shutdown()
     sys.stdout.flush()
+    held.release()
     # Everything is on disk. Threads stuck in a hung backend must not keep the process from ending.
     os._exit(code)
 

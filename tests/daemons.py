@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,6 +38,12 @@ class Daemon:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def ended(self) -> int | None:
+        """The exit code, once it has ended."""
+        assert self._process is not None
+        return self._process.poll()
+
     def start(self, ready: bool = True) -> Self:
         command = [sys.executable, "-m", "task_daemon", f"--workspace={self.workspace}", f"--unix-socket={self.socket}"]
         with self.log.open("ab") as output:
@@ -48,8 +55,17 @@ class Daemon:
                 env=self._env,
             )
         if ready:
-            eventually("the daemon accepts connections", self._accepts, START_WITHIN)
+            self.await_ready()
         return self
+
+    def run(self) -> int:
+        """Start it where it will not stay; the exit code."""
+        with ExitStack() as stack:
+            stack.push(self.start(ready=False))
+            return self.wait()
+
+    def await_ready(self) -> None:
+        eventually("the daemon accepts connections", self._accepts, START_WITHIN)
 
     def _accepts(self) -> bool:
         assert self._process is not None

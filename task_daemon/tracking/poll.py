@@ -7,12 +7,15 @@ looked at, `cancelling` ones are cancelled again, ended ones that are not `tidy`
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from task_daemon.core import transitions
+from msgspec import json
+from msgspec.structs import replace
+
+from task_daemon.core import crash, transitions
 from task_daemon.core.backoff import before_poll
 from task_daemon.core.errors import BackendError, BackendUnreachable, StartRefused, WorkGone
-from task_daemon.core.model import Change, Mode, Report, State, Task
+from task_daemon.core.model import Change, Mode, Report, State, Task, Verdict
 from task_daemon.core.ports import Action, Again, Beat, Clock, Engine, Idle, Zone
 from task_daemon.tracking.notify import Notices
 from task_daemon.tracking.zones import ZoneBook
@@ -20,6 +23,8 @@ from task_daemon.tracking.zones import ZoneBook
 log = logging.getLogger("task_daemon.tracking")
 T = TypeVar("T")
 
+LARGEST_REPORT = 65_536  # bytes of JSON; it goes into the task, which is written whole with each of its events
+LONGEST_MESSAGE = 4096  # characters
 STARTS_PER_POLL = 16  # so that a crowd of new tasks does not keep the running ones waiting
 
 
@@ -50,9 +55,10 @@ class Poller:
             over += self._look(beat, zone, [task for task in live if task.uid not in waiting] + going)
             self._forget(beat, zone, ended + over)
         except BackendUnreachable as error:
-            failures = self._book.failed(zone.name, str(error))
+            text = _readable(error)
+            failures = self._book.failed(zone.name, text)
             if failures == 1:
-                log.warning("cannot poll zone %s: %s", zone.name, error, extra={"zone": zone.name})
+                log.warning("cannot poll zone %s: %s", zone.name, text, extra={"zone": zone.name})
             return Again(before_poll(failures, zone.poll_interval))
         if tasks and self._book.polled(zone.name):
             log.info("zone %s answers again", zone.name, extra={"zone": zone.name})
@@ -94,7 +100,11 @@ class Poller:
         unforeseen is neither: whether its work exists is not known before a start comes through.
         """
         intents = [self._guarded(beat, zone, task, self._prepare) for task in tasks if not task.launched]
+        if intents:
+            crash.reach("prepare.before-record")
         written = self.write(beat, [change for change in intents if change is not None])
+        if written:
+            crash.reach("prepare.after-record")
         launched = [task for task in tasks if task.launched] + [task for task in written if not task.done]
         going: list[Task] = []
         ended: list[Task] = []
@@ -107,11 +117,14 @@ class Poller:
         return going, ended
 
     def _prepare(self, zone: Zone, task: Task) -> Change:
-        return transitions.launch(task, _action(zone, task).prepare(task), self._clock.now())
+        handle = _action(zone, task).prepare(task)
+        return transitions.launch(task, _sound(Report(Verdict.UNKNOWN, handle=handle)).handle, self._clock.now())
 
     def _run(self, zone: Zone, task: Task) -> Change:
+        crash.reach("start.before")
         report = _action(zone, task).start(task)
-        change = transitions.apply(task, report, self._clock.now(), zone.stall_after) if report else None
+        crash.reach("start.after")
+        change = None if report is None else transitions.apply(task, _sound(report), self._clock.now(), zone.stall_after)
         return change or Change(before=task, task=task)
 
     def _guarded(self, beat: Beat, zone: Zone, task: Task, step: Callable[[Zone, Task], Change]) -> Change | None:
@@ -121,9 +134,9 @@ class Poller:
         except BackendUnreachable:
             raise
         except StartRefused as error:
-            change = transitions.start_failed(task, error.kind, str(error), self._clock.now())
+            change = transitions.start_failed(task, str(error.kind), _readable(error), self._clock.now())
         except WorkGone as error:
-            change = transitions.work_gone(task, str(error), self._clock.now())
+            change = transitions.work_gone(task, _readable(error), self._clock.now())
         except Exception as error:
             self._surprised(zone, task, "start", error)
             return None
@@ -146,27 +159,37 @@ class Poller:
             if report is None:
                 continue
             try:
-                change = transitions.apply(task, report, now, zone.stall_after)
+                change = transitions.apply(task, _sound(report), now, zone.stall_after)
             except Exception as error:  # a report that makes no sense is the fault of this task alone
                 self._surprised(zone, task, "understand the report of", error)
                 continue
             if change is not None:
                 changes.append(change)
+        if any(change.task.done for change in changes):
+            crash.reach("end.before-record")
         written = self.write(beat, changes)
         return [task for task in written if task.done and not task.tidy]
 
     def _forget(self, beat: Beat, zone: Zone, tasks: Sequence[Task]) -> None:
         for task in tasks:
+            crash.reach("forget.before")
             if self._attempt(beat, zone, task, "clean up after", lambda task: _action(zone, task).forget(task)):
+                crash.reach("forget.after")
                 self.write(beat, [transitions.tidied(task, self._clock.now())])
 
     # ------------------------------------------------------------------ asking the backend
 
     def _ask(self, beat: Beat, zone: Zone, call: Callable[[], T]) -> T:
-        """Every call into a backend goes through here, so that one that never comes back is seen."""
+        """Every call into a backend goes through here, so that one that never comes back is seen. What would end the process
+        or the thread (SystemExit and its like) is an error of the backend like any other."""
         beat.touch()
         self._book.asked(zone.name)
-        answer = call()
+        try:
+            answer = call()
+        except Exception:
+            raise
+        except BaseException as error:
+            raise RuntimeError(f"the backend raised {type(error).__name__}") from error
         self._book.answered(zone.name)
         return answer
 
@@ -176,8 +199,9 @@ class Poller:
         except BackendUnreachable:
             raise
         except BackendError as error:  # "not yet", said by the backend
-            log.warning("cannot %s task %s: %s; it is tried again", what, task.uid, error, extra={"uid": task.uid})
-            self._book.raised(zone.name, f"cannot {what} task {task.uid}: {error}")
+            text = f"cannot {what} task {task.uid}: {_readable(error)}"
+            log.warning("%s; it is tried again", text, extra={"uid": task.uid})
+            self._book.raised(zone.name, text)
             return False
         except Exception as error:
             self._surprised(zone, task, what, error)
@@ -199,7 +223,7 @@ class Poller:
 
     def _surprised(self, zone: Zone, task: Task, what: str, error: Exception) -> None:
         """The backend raised what no contract foresees: written down, and tried again with the next poll."""
-        text = f"cannot {what} task {task.uid}: {error!r}"
+        text = f"cannot {what} task {task.uid}: {_readable(error, repr)}"
         self._book.raised(zone.name, text)
         log.error("%s; it is tried again", text, exc_info=error, extra={"uid": task.uid})
 
@@ -210,6 +234,26 @@ def _action(zone: Zone, task: Task) -> Action:
     if action is None:
         raise LookupError(f"zone {zone.name!r} knows no action {task.action!r} any more")
     return action
+
+
+def _sound(report: Report) -> Report:
+    """A report as it will be read back from disk. What could not be raises here, AttributeError, TypeError, ValueError or
+    RecursionError, and not in the store, where a whole batch is one operation."""
+    if isinstance(report.message, str):
+        report = replace(report, message=_readable(report.message))
+    body = json.encode(report)
+    if len(body) > LARGEST_REPORT:
+        raise ValueError(f"a report of {len(body)} bytes; at most {LARGEST_REPORT} are taken")
+    return json.decode(body, type=Report)
+
+
+def _readable(said: BaseException | str, how: Callable[[Any], str] = str) -> str:
+    """What a backend says, of bounded length, and without the halves of surrogate pairs that file names come with."""
+    try:
+        text = how(said)
+    except Exception:
+        text = f"{type(said).__name__} (it cannot be shown)"
+    return text[:LONGEST_MESSAGE].encode(errors="replace").decode()
 
 
 def _say(change: Change) -> None:

@@ -4,17 +4,24 @@ The verdict is `concluded` plus the presence of `error`, never the percentage: 1
 running (for ever), ready, waiting, pending, and concluded with an error; and `total-progress` may be 0 or grow.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct, ValidationError, convert, field
+from msgspec import Meta, Struct, ValidationError, convert, field
 
-from task_daemon.backends.storage.qmp import Peer, QmpConnection
+from task_daemon.backends.storage.qmp import CommandRefused, Peer, QmpConnection, readable
+from task_daemon.core.errors import BackendUnreachable
 from task_daemon.core.model import Mode, Progress, Report, Task, Verdict
+
+log = logging.getLogger("task_daemon.backends")
 
 CANCELED = "Operation canceled"  # the only trace of a cancellation in query-jobs (the events differ)
 ONE_STEP = frozenset({"create", "amend", "snapshot-save", "snapshot-load", "snapshot-delete"})  # counted 0/1, not in bytes
 UNDER_WAY = frozenset({"created", "running", "paused", "standby", "ready", "waiting", "pending", "aborting"})
+
+
+Count = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # QEMU's int64; anything else is no job's progress
 
 
 class Job(Struct, frozen=True):
@@ -23,8 +30,8 @@ class Job(Struct, frozen=True):
     id: str
     status: str
     type: str = ""
-    current: int = field(default=0, name="current-progress")
-    total: int = field(default=0, name="total-progress")
+    current: Count = field(default=0, name="current-progress")
+    total: Count = field(default=0, name="total-progress")
     error: str | None = None
 
 
@@ -42,13 +49,22 @@ class Seen(Struct, frozen=True):
 def look(connection: QmpConnection) -> Seen:
     """Ask for all jobs at once. A second question is needed only while a job is paused, to learn why.
 
-    Raises BackendUnreachable.
+    Raises BackendUnreachable, also for an answer that cannot be a list of jobs: what it does not name is not gone.
     """
-    answer = connection.ask("query-jobs", expect=list)
+    try:
+        answer = connection.ask("query-jobs", expect=list)
+    except CommandRefused as error:
+        raise BackendUnreachable(f"cannot read the jobs of storage {connection.path}: {error}") from None
+    if any(_name(entry) is None for entry in answer.value):
+        raise BackendUnreachable(f"cannot read the jobs of storage {connection.path}: some of them have no name")
     jobs = read_jobs(answer.value)
     if not any(job is not None and job.status == "paused" for job in jobs.values()):
         return Seen(jobs, answer.peer)
-    details = connection.execute("query-block-jobs", expect=list)
+    try:
+        details = connection.execute("query-block-jobs", expect=list)
+    except CommandRefused as error:
+        log.debug("storage %s does not tell why jobs are paused: %s", connection.path, error)
+        details = []
     io_status = {
         entry["device"]: entry["io-status"]
         for entry in details
@@ -61,14 +77,19 @@ def read_jobs(entries: Sequence[Any]) -> dict[str, Job | None]:
     """Entries by job name; an odd one spoils only itself."""
     jobs: dict[str, Job | None] = {}
     for entry in entries:
-        name = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
+        name = _name(entry)
+        if name is None:
             continue
         try:
             jobs[name] = convert(entry, Job)
         except ValidationError:
             jobs[name] = None
     return jobs
+
+
+def _name(entry: Any) -> str | None:
+    name = entry.get("id") if isinstance(entry, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def own_name(task: Task) -> str:
@@ -109,7 +130,7 @@ def judge(task: Task, job: Job, seen: Seen) -> Report:
         return Report(
             Verdict.FAILED,
             progress=_progress(job, None),
-            message=job.error,
+            message=readable(job.error),
             backend={"job": job.id, "type": job.type},
             cancelled=job.error == CANCELED,
         )

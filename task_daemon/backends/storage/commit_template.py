@@ -30,6 +30,7 @@ class CommitTemplate(StorageAction[CommitTemplateParams]):
         if len(chain) < 2 or os.path.realpath(chain[1].path) != work.images.inside(params.template):
             raise StartRefused(f"cannot commit {params.source}: it does not rest on {params.template}")
         derived, template = chain[:2]
+        work.images.writable(template.path, template.format)
         below = file_node(template.path, template.format, node_name(work.task, "base"))
         device = work.add({**file_node(derived.path, derived.format, node_name(work.task, "top")), "backing": below})
         work.job("block-commit", params, device=device, base_node=node_name(work.task, "base"))

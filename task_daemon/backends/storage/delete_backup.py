@@ -35,7 +35,7 @@ class DeleteBackup(StorageAction[DeleteBackupParams]):
         if params.child is not None:
             return super().start(task)
         try:
-            self.images.delete(params.backup, task.uid)
+            self.images.of(task.owner).delete(params.backup, task.uid)
         except OSError as error:
             raise StartRefused(f"cannot delete {params.backup}: {error}") from error
         return Report(Verdict.SUCCEEDED)
@@ -45,6 +45,8 @@ class DeleteBackup(StorageAction[DeleteBackupParams]):
         chain = work.images.chain(params.child, "qcow2")
         if len(chain) < 2 or os.path.realpath(chain[1].path) != work.images.inside(params.backup):
             raise StartRefused(f"cannot delete {params.backup}: {params.child} does not rest on it; name the backup that does")
+        work.images.writable(params.child, "qcow2")
+        work.images.removable(params.backup)
         child, doomed, *base = chain
         nodes = self._backing(work.task, doomed, base)
         device = work.add({**file_node(child.path, child.format, node_name(work.task, "top")), "backing": nodes})

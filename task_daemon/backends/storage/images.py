@@ -7,6 +7,7 @@ with link(2), which never replaces a file that exists.
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -15,10 +16,16 @@ from typing import Any
 
 from msgspec import Struct, ValidationError, convert, field
 
+from task_daemon.backends.storage import rights
 from task_daemon.backends.storage.qmp import Peer
 from task_daemon.core.errors import BackendUnreachable, StartRefused
+from task_daemon.core.model import Owner
+
+log = logging.getLogger("task_daemon.backends")
 
 FORMATS = ("qcow2", "raw")
+CHAIN = 200  # images; QEMU itself gives up on longer ones
+DAEMON = Owner(rights.ROOT, 0)  # what the daemon does for itself it does with the rights it has
 NO_ROOTS = "no `roots` are configured for this zone, so it can only track work; set `roots` to the directories of its images"
 
 
@@ -29,6 +36,7 @@ class Link(Struct, frozen=True):
     format: str
     size: int = field(name="virtual-size")
     backing: str | None = field(default=None, name="backing-filename")  # as it stands in the header
+    below: str | None = field(default=None, name="full-backing-filename")
     backing_format: str | None = field(default=None, name="backing-filename-format")
     specific: dict[str, Any] = field(default_factory=dict, name="format-specific")
 
@@ -41,11 +49,19 @@ class Link(Struct, frozen=True):
 
 
 class Images:
-    """The files of one zone. Blocking; each call of qemu-img ends within `timeout` seconds."""
+    """The files of one zone. Blocking; each call of qemu-img ends within `timeout` seconds.
 
-    def __init__(self, roots: Sequence[str], timeout: float) -> None:
+    `owner`: what is read, written, made and removed must be open to this user, too.
+    """
+
+    def __init__(self, roots: Sequence[str], timeout: float, owner: Owner = DAEMON) -> None:
         self.roots = tuple(os.path.normpath(root) for root in roots)
         self.timeout = timeout
+        self._owner = owner
+
+    def of(self, owner: Owner) -> "Images":
+        """The same files with the rights of `owner`."""
+        return Images(self.roots, self.timeout, owner)
 
     def objection(self, path: str) -> str | None:
         """Why a path may not be used, judged by its text alone (no file is touched); None if it may."""
@@ -70,19 +86,26 @@ class Images:
         return real
 
     def chain(self, path: str, image_format: str) -> list[Link]:
-        """An image and all it rests on, top first, each of them checked to lie below the roots: a header may name any
-        file of the host. Raises StartRefused, BackendUnreachable."""
-        real = self.inside(path)
-        if not os.path.isfile(real):
-            raise StartRefused(f"cannot use image {path}: no such file")
-        text = self._qemu_img("info", "-U", "--backing-chain", "--output=json", "-f", image_format, real)
-        try:
-            links = convert(json.loads(text), list[Link])
-        except (ValueError, ValidationError) as error:
-            raise StartRefused(f"cannot read image {path}: qemu-img info answered nonsense ({error})") from None
-        for link in links:
-            self._check(link)
+        """An image and all it rests on, top first. A header may name any file of the host, so each of them is checked to lie
+        below the roots and to be readable for the owner before it is opened. Raises StartRefused, BackendUnreachable."""
+        links: list[Link] = []
+        below: str | None = path
+        while below is not None:
+            if len(links) == CHAIN:
+                raise StartRefused(f"cannot use image {path}: it rests on more than {CHAIN} others, or on itself")
+            links.append(self._link(below, image_format))
+            below, image_format = links[-1].below, links[-1].backing_format or image_format
         return links
+
+    def writable(self, path: str, image_format: str) -> None:
+        """Raises StartRefused unless the owner may write the image, and the file in which it keeps its data."""
+        self._link(path, image_format, rights.READ | rights.WRITE)
+
+    def removable(self, path: str) -> str:
+        """The path as of `inside`; checked to be one that the owner may remove. Raises StartRefused."""
+        real = self.inside(path)
+        rights.check_entry(self._owner, real, removed=True)
+        return real
 
     def create(self, target: str, uid: str, image_format: str, size: int, peer: Peer, backing: Link | None = None) -> str:
         """Make an empty image that did not exist before, writable for the storage's user; answers its real path.
@@ -90,11 +113,16 @@ class Images:
         Raises StartRefused if the name is taken.
         """
         real = self.inside(target)
+        rights.check_entry(self._owner, real)
         mark = self.mark(real, uid)
         base = () if backing is None else ("-b", backing.path, "-F", backing.format)
         self._qemu_img("create", "-q", "-f", image_format, *base, mark, str(size))
         if os.geteuid() == 0 and peer.uid != 0:
             os.chown(mark, peer.uid, peer.gid)
+        try:
+            rights.admit(self._owner, mark)
+        except OSError as error:
+            log.warning("user %d cannot read image %s, which is made for it: %s", self._owner.uid, target, error.strerror)
         try:
             os.link(mark, real)
         except FileExistsError:
@@ -129,7 +157,7 @@ class Images:
         if self.deleted(path, uid):
             return
         try:
-            os.rename(self.inside(path), self.mark(path, uid))
+            os.rename(self.removable(path), self.mark(path, uid))
         except FileNotFoundError:
             raise StartRefused(f"cannot delete {path}: no such file") from None
 
@@ -137,8 +165,20 @@ class Images:
         """Whether `delete` has done its work."""
         return os.path.lexists(self.mark(path, uid))
 
-    def _check(self, link: Link) -> None:
-        self.inside(link.path)
+    def _link(self, path: str, image_format: str, wanted: int = rights.READ) -> Link:
+        real = self.inside(path)
+        rights.check(self._owner, real, wanted)
+        if not os.path.exists(real) or os.path.isdir(real):
+            raise StartRefused(f"cannot use image {path}: no such file")
+        text = self._qemu_img("info", "-U", "--output=json", "-f", image_format, real)
+        try:
+            link = convert(json.loads(text), Link)
+        except (ValueError, ValidationError) as error:
+            raise StartRefused(f"cannot read image {path}: qemu-img info answered nonsense ({error})") from None
+        self._check(link, wanted)
+        return link
+
+    def _check(self, link: Link, wanted: int) -> None:
         if link.format not in FORMATS:
             raise StartRefused(f"cannot use image {link.path}: its format is {link.format}, not one of {', '.join(FORMATS)}")
         if link.backing is not None and link.backing_format is None:
@@ -147,7 +187,8 @@ class Images:
                 "set it with qemu-img rebase -u -b FILE -F FORMAT"
             )
         if link.data_file is not None:
-            self.inside(os.path.join(os.path.dirname(link.path), link.data_file))
+            data = self.inside(os.path.join(os.path.dirname(link.path), link.data_file))
+            rights.check(self._owner, data, wanted)
 
     def _qemu_img(self, verb: str, *arguments: str) -> str:
         program = shutil.which("qemu-img")

@@ -1,10 +1,12 @@
 """A template is copied to the storage of another place, over NBD."""
 
+import os
 from typing import Annotated, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from msgspec import Meta
 
+from task_daemon.backends.storage import rights
 from task_daemon.backends.storage.params import SourceParams
 from task_daemon.backends.storage.run import Launch, StorageAction, node_name
 
@@ -33,7 +35,10 @@ class MigrateTemplate(StorageAction[MigrateTemplateParams]):
 
     def launch(self, work: Launch, params: MigrateTemplateParams) -> None:
         source = work.source(params)
-        target = work.add({"driver": "nbd", "node-name": node_name(work.task, "dst"), **nbd_options(params.target)})
+        options = nbd_options(params.target)
+        if options["server"]["type"] == "unix":
+            rights.check(work.task.owner, os.path.realpath(options["server"]["path"]), rights.WRITE)
+        target = work.add({"driver": "nbd", "node-name": node_name(work.task, "dst"), **options})
         work.job("blockdev-mirror", params, device=source, target=target, sync="full")
 
 

@@ -36,6 +36,7 @@ class RestoreBackup(StorageAction[RestoreBackupParams]):
         target = params.node  # QEMU itself refuses one of another size
         if params.volume is not None:
             volume, *below = work.images.chain(params.volume, params.format)
+            work.images.writable(params.volume, params.format)
             if volume.size != wanted:
                 raise StartRefused(
                     f"cannot restore {params.source}: it holds {wanted} bytes and the volume {volume.size}; make them equal first"

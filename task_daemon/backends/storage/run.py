@@ -175,7 +175,7 @@ class StorageAction(ABC, Generic[P]):
         try:
             self._remove_nodes(task)
             self.tidy_files(task)
-            self.launch(Launch(self.connection, self.images, task, seen.peer), params)
+            self.launch(Launch(self.connection, self.images.of(task.owner), task, seen.peer), params)
         except (CommandRefused, OSError) as error:
             raise StartRefused(f"cannot start {self.name} of {task.id}: {error}") from error
         log.info("started job %s: %s of %s in zone %s", own_name(task), self.name, task.id, task.zone)

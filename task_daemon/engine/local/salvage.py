@@ -18,6 +18,7 @@ log = logging.getLogger("task_daemon.engine")
 SEQUENCES_SKIPPED = 1_000_000
 """Events that were lost had numbers, and somebody may have seen them: new ones begin well above."""
 
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 KEYS = {"task": "uid", "event": "seq", "delivery": "id", "idempotency": "owner, key", "meta": "name", "paused": "zone"}
 
 
@@ -31,11 +32,9 @@ def examine(path: Path) -> str | None:
     try:
         with closing(_open(path)) as connection:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN):
-            raise
-        return str(error)
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in DAMAGED:
+            raise  # a full disk, no permission, no descriptor: the store itself may be in order
         return str(error)
     return None if verdict == "ok" else str(verdict)
 
