@@ -7,6 +7,7 @@ as flags, in `[region]`, or at the top level of the file.
 
 import grp
 import pwd
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,10 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 SOCKET_NAME = "task_daemon.socket"
 HIDDEN = "(hidden)"
+NUMBER = re.compile("[0-9]{1,9}")  # of a user or a group
+CREDENTIALS = re.compile(r"(?<=://)\S*@")  # of URLs such as mysql://user:password@host/
 SECRETS = frozenset({"admin_password"})
+KEPT_QUIET = SECRETS | {"keys"}  # in messages; somebody may have put a key where the name of its file belongs
 OLD_WITHOUT_EFFECT = frozenset(
     {"port", "mebs_src_dir", "mebs_bin_dir", "mebs_log_config", "mebs_log_dir"}
     | {"mebs_manager_config", "mebs_redis_config", "mebs_sql_connection"}
@@ -204,14 +208,21 @@ def members(names: Sequence[str | int]) -> tuple[frozenset[int], frozenset[int]]
     uids: set[int] = set()
     gids: set[int] = set()
     for name in names:
-        if isinstance(name, int):
-            uids.add(name)
-        elif name.startswith("@"):
-            group = name[1:]
-            gids.add(int(group) if group.isdigit() else grp.getgrnam(group).gr_gid)
+        text = str(name)
+        if text.startswith("@"):
+            gids.add(_number(text[1:], lambda group: grp.getgrnam(group).gr_gid))
         else:
-            uids.add(int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid)
+            uids.add(_number(text, lambda user: pwd.getpwnam(user).pw_uid))
     return frozenset(uids), frozenset(gids)
+
+
+def _number(text: str, look_up: Callable[[str], int]) -> int:
+    if NUMBER.fullmatch(text):
+        return int(text)
+    try:
+        return look_up(text)
+    except ValueError:  # a zero byte in it
+        raise KeyError(text) from None
 
 
 # --------------------------------------------------------------------------- reading
@@ -226,7 +237,7 @@ def _read(file: str | None) -> dict[str, Any]:
         raise ConfigError([f"cannot read the configuration {file}: {error.strerror}"]) from None
     try:
         return tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also: not UTF-8, and a number of more digits than Python reads
         raise ConfigError([f"{file}: not TOML: {error}"]) from None
 
 
@@ -248,7 +259,7 @@ def _adopt_old_names(data: dict[str, Any], flags: Mapping[str, Any]) -> None:
 def _table(name: str, data: Any, kind: type[T], mistakes: list[str]) -> T | None:
     """One table as a struct; None (and sentences in `mistakes`) if anything in it is wrong."""
     if not isinstance(data, dict):
-        mistakes.append(f"[{name}]: must be a table, not {data!r}")
+        mistakes.append(f"[{name}]: must be a table, not {_said(name, data)}")
         return None
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     good: dict[str, Any] = {}
@@ -261,11 +272,19 @@ def _table(name: str, data: Any, kind: type[T], mistakes: list[str]) -> T | None
         try:
             good[key] = msgspec.convert(value, field.type, strict=True)
         except msgspec.ValidationError as error:
-            said = HIDDEN if key in SECRETS else repr(value)
-            mistakes.append(f"[{name}] {key} = {said}: {_accepted(error)}")
+            mistakes.append(f"[{name}] {key} = {_said(key, value)}: {_accepted(error)}")
     missing = [key for key, field in fields.items() if field.required and key not in data]
     mistakes += [f"[{name}] {key}: is required" for key in missing]
     return kind(**good) if len(mistakes) == before else None
+
+
+def _said(key: str, value: Any) -> str:
+    """A value in a message, without what may be secret in it."""
+    if key in KEPT_QUIET:
+        return HIDDEN
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "an array"
+    return CREDENTIALS.sub(HIDDEN + "@", repr(value))
 
 
 def _accepted(error: msgspec.ValidationError) -> str:
@@ -275,7 +294,7 @@ def _accepted(error: msgspec.ValidationError) -> str:
 
 def _zones(data: Any, find_family: FindFamily, mistakes: list[str]) -> dict[str, ZoneConfig]:
     if not isinstance(data, dict):
-        mistakes.append(f"[zones]: must hold tables like [zones.vm1], not {data!r}")
+        mistakes.append(f"[zones]: must hold tables like [zones.vm1], not {_said("zones", data)}")
         return {}
     tables = {"local": {"backend": "process"}} | data
     if isinstance(data.get("local"), dict):
@@ -291,7 +310,7 @@ def _zones(data: Any, find_family: FindFamily, mistakes: list[str]) -> dict[str,
 def _zone(name: str, data: Any, find_family: FindFamily, mistakes: list[str]) -> ZoneConfig | None:
     label = f"zones.{name}"
     if not isinstance(data, dict):
-        mistakes.append(f"[zones] {name}: must be a table [zones.{name}], not {data!r}")
+        mistakes.append(f"[zones] {name}: must be a table [zones.{name}], not {_said(name, data)}")
         return None
     try:
         msgspec.convert(name, Name)
@@ -325,7 +344,7 @@ def _region_mistakes(region: RegionTable) -> Iterator[str]:
     for key in ("auth_uri", "service_url"):
         value = getattr(region, key)
         if value and not value.startswith(("http://", "https://")):
-            yield f"[region] {key} = {value!r}: must start with http:// or https://"
+            yield f"[region] {key} = {_said(key, value)}: must start with http:// or https://"
     if region.enable_mebs:
         for key in ("mebs_src_dir", "mebs_redis_config"):
             if not getattr(region, key):
@@ -333,14 +352,14 @@ def _region_mistakes(region: RegionTable) -> Iterator[str]:
 
 
 def _path_mistakes(daemon: DaemonTable) -> Iterator[str]:
-    if not daemon.workspace.startswith("/"):
-        yield f"[daemon] workspace = {daemon.workspace!r}: must be an absolute path"
-    if daemon.unix_socket and not daemon.unix_socket.startswith("/"):
-        yield f"[daemon] unix_socket = {daemon.unix_socket!r}: must be an absolute path"
+    for key in ("workspace", "unix_socket"):
+        path = getattr(daemon, key)
+        if path and (not path.startswith("/") or "\0" in path):
+            yield f"[daemon] {key} = {path!r}: must be an absolute path"
     if daemon.socket_group:
         try:
             grp.getgrnam(daemon.socket_group)
-        except KeyError:
+        except (KeyError, ValueError):
             yield f"[daemon] socket_group = {daemon.socket_group!r}: no such group on this host"
 
 
@@ -377,4 +396,6 @@ def _value(value: Any) -> str:
         return "{ " + ", ".join(f"{msgspec.json.encode(k).decode()} = {_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, str):
+        value = CREDENTIALS.sub(HIDDEN + "@", value)
     return msgspec.json.encode(value).decode()

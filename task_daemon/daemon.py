@@ -1,11 +1,14 @@
 """The composition root: one daemon, wired from its configuration. Nothing else knows all rooms."""
 
 import asyncio
+import contextlib
 import grp
 import logging
 import os
+import platform
 import uuid
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -17,15 +20,17 @@ from task_daemon.api.app import make_app
 from task_daemon.api.server import ApiServer
 from task_daemon.callbacks.keystone import FixedAccess, KeystoneAccess, RegionAccess
 from task_daemon.callbacks.region import DEFAULT_ROUTES, Route, RouteTable
+from task_daemon.callbacks.secret_file import read_secret
 from task_daemon.callbacks.sender import HttpSender
 from task_daemon.callbacks.signing import read_keys
 from task_daemon.callbacks.target import AllowList, check_target
-from task_daemon.config import Config, RegionTable, ZoneConfig, members
+from task_daemon.config import Config, RegionTable, ZoneConfig, members, shown
 from task_daemon.core.errors import ConfigError
 from task_daemon.core.model import Owner
 from task_daemon.core.ports import Clock, Handlers, Zone, ZoneContext
 from task_daemon.engine.local.engine import LocalEngine
 from task_daemon.engine.local.legacy_keep import import_keep
+from task_daemon.logs import recent
 from task_daemon.tracking.admit import Admission
 from task_daemon.tracking.deliver import Deliverer
 from task_daemon.tracking.janitor import Janitor
@@ -137,10 +142,14 @@ class Daemon:
             version=__version__,
             boot_id=str(uuid.uuid4()),
             started_at=self._clock.now(),
-            phase=lambda: self._phase,
+            phase=self._phase_now,
             features=FEATURES,
             limits=msgspec.to_builtins(config.limits),
             durability=DURABILITY,
+            versions=_versions() | {"sqlite": self._engine.store.facts()["sqlite"]},
+            config_file=config.file,
+            configuration=shown(config),
+            recent_log=recent.lines,
         )
         name = config.daemon.socket_group
         group = grp.getgrnam(name).gr_gid if name else None
@@ -155,6 +164,11 @@ class Daemon:
         server.start()
         return server
 
+    def _phase_now(self) -> context.Phase:
+        if self._phase.name == "ready" and self._engine.store.full:
+            return context.Phase("degraded", "the disk of the store is full; free some space", writable=True)
+        return self._phase
+
     def _stuck_after(self, zone: str) -> float:
         known = self._zones.get(zone)
         return STUCK_AFTER * (1 + (known.poll_timeout if known else 0.0))
@@ -166,6 +180,15 @@ class Daemon:
         self._phase = context.Phase("degraded", f"the store failed: {error}")
         if self._stop is not None:
             self._stop.set()
+
+
+def _versions() -> dict[str, str]:
+    """Of what the daemon runs on, by name."""
+    found = {"task-daemon": __version__, "python": platform.python_version(), "linux": os.uname().release}
+    for package in ("tornado", "msgspec", "h11", "qemu.qmp", "keystoneauth1", "uvloop"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def _directory(config: Config, zone: str) -> Path:
@@ -209,6 +232,6 @@ def _region_access(region: RegionTable) -> RegionAccess:
 
 def _read_password(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_secret(path).strip()
+    except (OSError, ValueError) as error:
         raise ConfigError([f"[region] admin_password_file: cannot read {path}: {error}"]) from None

@@ -5,9 +5,11 @@ import logging
 import os
 import sys
 import time
+from collections import deque
 from typing import TextIO
 
 MEMBERS = ("uid", "zone", "action", "request_id")  # put on a record with `extra=`; shown when present
+RECENT_LINES, RECENT_LENGTH = 1000, 2000  # lines kept in memory, characters of each
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
@@ -43,12 +45,38 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class Recent(logging.Handler):
+    """The latest lines, in memory: the log goes to a place that whoever asks for it may not know or may not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(TextFormatter(journald=False))
+        self._lines: deque[str] = deque(maxlen=RECENT_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record)[:RECENT_LENGTH])
+        except Exception:
+            self.handleError(record)
+
+    def lines(self) -> list[str]:
+        """Oldest first; one with a traceback has several lines in it. Any thread."""
+        self.acquire()
+        try:
+            return list(self._lines)
+        finally:
+            self.release()
+
+
+recent = Recent()
+
+
 def set_up(level: str, log_format: str, stream: TextIO = sys.stderr) -> None:
-    """Log to `stream`. `level`: debug, info, warning, error; `log_format`: text, json."""
+    """Log to `stream` and to `recent`. `level`: debug, info, warning, error; `log_format`: text, json."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(_is_journal(stream)))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, recent]
     root.setLevel(logging.WARNING)
     logging.getLogger("task_daemon").setLevel(level.upper())
     logging.getLogger("tornado.access").propagate = False  # the API writes its own line

@@ -159,6 +159,14 @@ def test_secrets_are_hidden_when_shown_and_in_mistakes(write: Callable[[str], st
     assert "hunter2" not in "\n".join(mistakes(write("[region]\nadmin_password = ['hunter2']")))
 
 
+def test_credentials_of_urls_are_hidden_when_shown(write: Callable[[str], str]) -> None:
+    file = write('mebs_sql_connection = "mysql://me:hunter2/@h@db/x"\n[region]\nservice_url = "http://me:hunter2@127.0.0.1:1/v2"')
+    text = config.shown(load(file))
+
+    assert "hunter2" not in text
+    assert 'service_url = "http://(hidden)@127.0.0.1:1/v2"' in text
+
+
 def test_what_is_shown_can_be_read_again(write: Callable[[str], str]) -> None:
     first = load(write('[zones.local]\nenabled = false\n[zones.vm1]\nbackend = "storage"\nqmp = "/q"\nroots = ["/r"]'))
 

@@ -4,7 +4,7 @@ import io
 import json
 import logging
 
-from task_daemon.logs import JsonFormatter, TextFormatter, set_up
+from task_daemon.logs import RECENT_LENGTH, RECENT_LINES, JsonFormatter, Recent, TextFormatter, recent, set_up
 
 
 def record(**extra: object) -> logging.LogRecord:
@@ -44,3 +44,29 @@ def test_set_up_logs_to_one_stream_at_the_asked_level() -> None:
 
     assert stream.getvalue().endswith("warning api: shown\n")
     assert "not shown" not in stream.getvalue()
+
+
+def test_recent_keeps_the_latest_lines_and_cuts_long_ones() -> None:
+    recent = Recent()
+    for number in range(RECENT_LINES + 5):
+        recent.handle(logging.makeLogRecord({"name": "task_daemon.api", "levelname": "INFO", "msg": f"line {number}"}))
+    recent.handle(logging.makeLogRecord({"name": "task_daemon.api", "msg": "x" * 10_000}))
+    lines = recent.lines()
+
+    assert len(lines) == RECENT_LINES
+    assert lines[0].endswith(" info api: line 6")
+    assert len(lines[-1]) == RECENT_LENGTH
+
+
+def test_set_up_logs_to_recent_too() -> None:
+    root, ours = logging.getLogger(), logging.getLogger("task_daemon")
+    before, level, own = root.handlers[:], root.level, ours.level
+    try:
+        set_up("info", "json", io.StringIO())
+        logging.getLogger("task_daemon.api").info("kept in memory")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        ours.setLevel(own)
+
+    assert recent.lines()[-1].endswith(" info api: kept in memory")

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal, overload
 from urllib.parse import quote
 
@@ -184,14 +185,14 @@ class Client:
             if not found and not follow:
                 return
 
-    def callbacks(self, uid: str | None = None, state: str | None = None) -> builtins.list[Callback]:
-        """Callbacks of one task or of all, in one state (pending, delivered, dead, acked) or in any."""
+    def callbacks(self, uid: str | None = None, state: str | None = None, limit: int | None = None) -> builtins.list[Callback]:
+        """Callbacks of one task or of all, in one state (pending, delivered, dead, acked) or in any; at most `limit`."""
         if uid is None:
             rows = self._listed("/v1/callbacks", "callbacks", [("state", state)] if state else [])
         else:
             rows = iter(members(self._object("GET", _task(uid, "/callbacks")), "callbacks"))
-        found = [Callback.read(row) for row in rows]
-        return [each for each in found if state is None or each.state == state]
+        found = (Callback.read(row) for row in rows)
+        return builtins.list(islice((each for each in found if state is None or each.state == state), limit))
 
     def replay(self, callback_id: str) -> None:
         """Have a callback made again from the start of its schedule."""
@@ -221,6 +222,18 @@ class Client:
 
     def info(self) -> Object:
         return self._object("GET", "/v1/info")
+
+    def configuration(self) -> Object:
+        """What the daemon was told: `toml` without secrets, and the `file` it came from. For admins."""
+        return self._object("GET", "/v1/config")
+
+    def recent_log(self) -> builtins.list[str]:
+        """The latest lines of the daemon's log, oldest first. For admins."""
+        return [str(line) for line in self._object("GET", "/v1/log").get("lines") or ()]
+
+    def check_store(self) -> Object:
+        """Whether the store is sound: `ok`, `findings`. Takes up to 20 s. For admins."""
+        return self._object("GET", "/v1/check")
 
     def ping(self) -> bool:
         """True if a task-daemon answers. A busy one may take long: never a reason to start another."""

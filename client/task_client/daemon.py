@@ -140,7 +140,7 @@ def _one_starter(home: Path, path: str, end: float) -> Iterator[bool]:
 
 
 def _start(home: Path, path: str, config_file: str | Path | None) -> subprocess.Popen[bytes]:
-    command = [*_program(), f"--workspace={home}", f"--unix-socket={path}"]
+    command = [*daemon_program(), f"--workspace={home}", f"--unix-socket={path}"]
     if config_file is not None:
         command.append(f"--config-file={os.path.abspath(config_file)}")
     descriptor = os.open(home / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -159,7 +159,7 @@ def _start(home: Path, path: str, config_file: str | Path | None) -> subprocess.
     return child
 
 
-def _program() -> list[str]:
+def daemon_program() -> list[str]:
     """The command beside the interpreter: with `-m`, the caller's directory could put another module in its place."""
     command = Path(sys.executable).with_name("task-daemon")
     return [str(command)] if os.access(command, os.X_OK) else [sys.executable, "-m", "task_daemon"]

@@ -1,10 +1,10 @@
 """Who is calling, as the kernel says, and what they may do.
 
-| role     | sees        | changes    | zones        |
-|----------|-------------|------------|--------------|
-| admin    | every task  | every task | pause/resume |
-| reader   | every task  | nothing    | looks        |
-| operator | own tasks   | own tasks  | looks        |
+| role     | sees                                | changes    | zones        |
+|----------|-------------------------------------|------------|--------------|
+| admin    | every task                          | every task | pause/resume |
+| reader   | every task, others' partly redacted | nothing    | looks        |
+| operator | own tasks                           | own tasks  | looks        |
 
 A caller has every role that one of its user and group ids has. Root and the daemon's own user are always admins; the members
 of the socket's group should be operators (main puts that group into `operators`). Tasks of others do not exist for somebody
@@ -78,6 +78,10 @@ class Caller(Struct, frozen=True):
     def sees(self, owner_uid: int) -> bool:
         return self.sees_all or owner_uid == self.peer.uid
 
+    def sees_all_of(self, owner_uid: int) -> bool:
+        """Params and receivers, too."""
+        return self.admin or owner_uid == self.peer.uid
+
     def check_change(self, owner_uid: int, what: str) -> None:
         """Raises Forbidden unless `what` is the caller's own, or the caller is an admin."""
         if not self.admin and owner_uid != self.peer.uid:
@@ -146,7 +150,7 @@ class Access:
     def judge(self, peer: Peer) -> Caller:
         return Caller(
             peer=peer,
-            owner=Owner(uid=peer.uid, gid=peer.gid, pid=peer.pid),
+            owner=Owner(uid=peer.uid, gid=peer.gid, pid=peer.pid, groups=peer.groups),
             admin=peer in self._admins,
             reader=peer in self._readers,
             operator=peer in self._operators,

@@ -2,9 +2,10 @@
 
 from tornado.web import Application
 
-from task_daemon.api import callbacks, events, legacy, system, tasks, zones
+from task_daemon.api import callbacks, events, legacy, support, system, tasks, zones
 from task_daemon.api.access import Access, Level
-from task_daemon.api.base import Unknown, log_request
+from task_daemon.api.access_log import log_request
+from task_daemon.api.base import Unknown
 from task_daemon.api.context import Api, Daemon
 from task_daemon.tracking.manager import TaskManager
 
@@ -39,6 +40,10 @@ ROUTES = (
     ("/v1/info",                        {"GET": READ},                  system.Info),
     ("/healthz",                        {"GET": OPEN},                  system.Health),
     ("/readyz",                         {"GET": OPEN},                  system.Ready),
+    # For whoever helps.
+    ("/v1/config",                      {"GET": ADMIN},                 support.Configuration),
+    ("/v1/log",                         {"GET": ADMIN},                 support.Log),
+    ("/v1/check",                       {"GET": ADMIN},                 support.Check),
 )
 # fmt: on
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from task_daemon.api import redaction
 from task_daemon.api.access import Caller, Level
 from task_daemon.api.context import Api
 from task_daemon.api.parameters import Parameters
@@ -63,6 +63,7 @@ class Handler(RequestHandler):
     caller: Caller
     query: Parameters
     request_id = ""
+    refusal: Refusal | None = None
     _counted = False
     _size = 0
     _pending: "asyncio.Future[Any] | None" = None
@@ -178,6 +179,10 @@ class Handler(RequestHandler):
         self.caller.check_change(task.owner.uid, f"task {uid}")
         return task
 
+    def shown(self, view: dict[str, Any]) -> dict[str, Any]:
+        """A task as the caller may see it."""
+        return view if self.caller.sees_all_of(view["owner"]["uid"]) else redaction.task(view)
+
     async def unless_hung_up(self, waiting: Awaitable[Result]) -> Result:
         """The result; the waiting ends when the client hangs up, so that nobody is waited for."""
         pending = asyncio.ensure_future(waiting)
@@ -227,8 +232,8 @@ class Handler(RequestHandler):
             self.finish()
             return
         method, path = self.request.method or "?", self.request.path
-        self._refusal = refusal_of(error, method, path, tuple(self.levels))
-        status, headers, body = problem(self._refusal, self.request_id)
+        self.refusal = refusal_of(error, method, path, tuple(self.levels))
+        status, headers, body = problem(self.refusal, self.request_id)
         self.set_status(status)
         for name, value in headers.items():
             self.set_header(name, value)
@@ -261,26 +266,6 @@ class Unknown(Handler):
         super().prepare()
         refusal = NotFound(f"cannot {self.request.method} {self.request.path}: no such path")
         setattr(self, (self.request.method or "").lower(), partial(self._refuse, refusal))
-
-
-def log_request(handler: RequestHandler) -> None:
-    """The access log: what changes something or goes wrong has a line, reading has one with log_level = "debug" only."""
-    status, request = handler.get_status(), handler.request
-    quiet = status < 400 and request.method in SAFE
-    level = logging.DEBUG if quiet else logging.INFO if status < 500 else logging.WARNING
-    if log.isEnabledFor(level):
-        log.log(level, *_line(handler, status, request))
-
-
-def _line(handler: RequestHandler, status: int, request: HTTPServerRequest) -> tuple[Any, ...]:
-    caller: Caller | None = getattr(handler, "caller", None)
-    uid, pid = ("?", "?") if caller is None else (caller.peer.uid, caller.peer.pid)
-    refusal: Refusal | None = getattr(handler, "_refusal", None)
-    why = "" if refusal is None else f": {refusal.detail}"
-    number = getattr(handler, "request_id", "-")
-    took = request.request_time() * 1000
-    text = "%s %s %d in %.1f ms, user %s, pid %s, request %s%s"
-    return text, request.method, request.path, status, took, uid, pid, number, why
 
 
 def _acceptable(header: str | None) -> bool:

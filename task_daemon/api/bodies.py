@@ -13,6 +13,7 @@ from task_daemon.tracking.admit import Registration, pointer_of
 
 NESTING = 32  # levels of arrays and objects; deeper ones could be read, but not be shown from any stack depth
 BATCH = 1000
+NAMED = 100  # wrong members that are named; a body has room for ten thousands
 EXTRA_MEMBERS = 16  # members that begin with x_
 EXTRA_BYTES = 4096  # of JSON, all of them together
 
@@ -198,7 +199,7 @@ def _each_once(pairs: Sequence[tuple[str, Any]]) -> None:
 def _invalid(wrong: Sequence[tuple[str, str]]) -> InvalidBody:
     text = "; ".join(f"{pointer or '/'}: {sentence}" for pointer, sentence in wrong[:5])
     more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-    return InvalidBody(f"cannot read the body: {text}{more}", members=wrong)
+    return InvalidBody(f"cannot read the body: {text}{more}", members=wrong[:NAMED])
 
 
 def _unreadable(cause: str) -> InvalidBody:

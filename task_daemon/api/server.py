@@ -31,6 +31,7 @@ CLOSING = 0.2  # seconds for connections to end that have been told to
 
 IDLE_TIMEOUT = 120.0  # seconds, for the whole header block; also the life of an idle connection
 BODY_TIMEOUT = 30.0  # seconds, for the whole body
+ANSWER_TIMEOUT = 30.0  # seconds in which a client must have read an answer that the kernel's buffers do not hold
 HEADER_BYTES = 32 * 1024
 
 BUSY = (
@@ -48,6 +49,30 @@ class ListenError(TaskDaemonError):
     """The socket cannot be made; the message says why and what to do."""
 
 
+class _Stream(IOStream):
+    """A connection that is cut when its client does not read: until then the answer takes up memory."""
+
+    _deadline: object = None
+
+    def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
+        written = super().write(data)
+        if self._deadline is None and self.writing():
+            self._deadline = IOLoop.current().call_later(ANSWER_TIMEOUT, self._cut)
+        if self._deadline is not None:
+            written.add_done_callback(self._progress)
+        return written
+
+    def _progress(self, _: "asyncio.Future[None]") -> None:
+        if self._deadline is not None and not self.writing():
+            IOLoop.current().remove_timeout(self._deadline)
+            self._deadline = None
+
+    def _cut(self) -> None:
+        log.warning("cut a connection off: its client did not read an answer within %.0f s", ANSWER_TIMEOUT)
+        self._deadline = None
+        self.close()
+
+
 class _Connections(HTTPServer):
     """Tornado's server, which also knows how many connections each user has."""
 
@@ -57,7 +82,7 @@ class _Connections(HTTPServer):
         self.by_user: Counter[int] = Counter()
 
     def take(self, connection: socket.socket, uid: int) -> None:
-        stream = IOStream(connection, max_buffer_size=2 * HARD_STOP)
+        stream = _Stream(connection, max_buffer_size=2 * HARD_STOP)
         self.users[stream] = uid
         self.by_user[uid] += 1
         self.handle_stream(stream, ("", 0))

@@ -2,6 +2,7 @@
 
 import os
 
+from task_daemon.api import redaction
 from task_daemon.api.base import Handler
 from task_daemon.core.view import rfc3339
 
@@ -9,9 +10,11 @@ from task_daemon.core.view import rfc3339
 class Info(Handler):
     async def get(self) -> None:
         daemon, caller, phase = self.api.daemon, self.caller, self.api.daemon.phase()
+        status = dict(self.manager.status())
         self.answer(
             {
                 "version": daemon.version,
+                "versions": dict(daemon.versions),
                 "pid": os.getpid(),
                 "boot_id": daemon.boot_id,
                 "started_at": rfc3339(daemon.started_at),
@@ -21,7 +24,7 @@ class Info(Handler):
                 "limits": dict(daemon.limits),
                 "durability": daemon.durability,
                 "you": {"uid": caller.peer.uid, "gid": caller.peer.gid, "pid": caller.peer.pid, "roles": caller.roles},
-                "status": dict(self.manager.status()),
+                "status": status if caller.admin else redaction.status(status),
             }
         )
 
@@ -37,7 +40,7 @@ class Ready(Handler):
     """200 if work can be taken; else the problem that a registration would get now."""
 
     async def get(self) -> None:
-        unready = self.api.unready()
+        unready = self.api.unready(new_work=True)
         if unready is not None:
             raise unready
         self.answer({"status": "ready"})

@@ -4,7 +4,7 @@ import asyncio
 
 from msgspec.structs import replace
 
-from task_daemon.api import bodies
+from task_daemon.api import bodies, redaction
 from task_daemon.api.base import BATCH_LIMIT, LONGEST_WAIT, Handler
 from task_daemon.api.parameters import page_token, refuse
 from task_daemon.core.errors import Forbidden, InvalidBody, UnknownAction, UnknownZone
@@ -53,7 +53,7 @@ class Tasks(Handler):
         query = self._query()
         bound = replace(query, limit=0)
         page = await self.manager.find(replace(query, before_uid=self.query.after(bound)))
-        views = await self.manager.views(page.tasks)
+        views = [self.shown(view) for view in await self.manager.views(page.tasks)]
         token = page_token(bound, page.tasks[-1].uid) if page.more and page.tasks else None
         self.answer({"tasks": views, "next_page_token": token, "cursor": page.cursor})
 
@@ -126,7 +126,7 @@ class One(Handler):
         if self.check_etag_header():  # the client has this revision
             self.set_status(304)
             return
-        self.answer(await self.manager.view(task))
+        self.answer(self.shown(await self.manager.view(task)))
 
     def _known(self, task: Task) -> int:
         """The revision that the client has."""
@@ -174,5 +174,6 @@ class Resolve(Handler):
 
 class Explain(Handler):
     async def get(self, uid: str) -> None:
-        await self.task(uid)
-        self.answer(await self.manager.explain(uid))
+        task = await self.task(uid)
+        view = await self.manager.explain(uid)
+        self.answer(view if self.caller.sees_all_of(task.owner.uid) else redaction.explanation(view))

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
+from task_daemon.callbacks.secret_file import read_secret
 from task_daemon.callbacks.target import parse_target
 from task_daemon.core.errors import ConfigError
 
@@ -159,6 +159,7 @@ class KeystoneAccess:
         )
         try:
             with requests.Session() as http:
+                http.trust_env = False  # neither proxies nor a .netrc of the environment
                 access = auth.get_access(session.Session(auth=auth, session=http, timeout=self._timeout / 2))
             url = access.service_catalog.url_for(service_type=self._service, interface=INTERFACES, region_name=self._region)
             if access.auth_token is None or access.expires is None or url is None:
@@ -185,11 +186,11 @@ def _v3(auth_uri: str) -> str:
 
 def _read_token(path: str) -> str:
     try:
-        token = Path(path).read_text(encoding="ascii").strip()
+        token = read_secret(path).strip()
     except OSError as error:
         raise OSError(f"cannot read the region's token from {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        token = ""
-    if not token.isprintable() or not token:
+    except ValueError as error:
+        raise OSError(f"cannot use the region's token from {path}: {error}") from None
+    if not token.isascii() or not token.isprintable() or not token:
         raise OSError(f"cannot use the region's token from {path}: accepted is one line of printable ASCII")
     return token

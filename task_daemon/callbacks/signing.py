@@ -4,10 +4,9 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
-import stat
 from collections.abc import Iterable, Mapping
 
+from task_daemon.callbacks.secret_file import read_secret
 from task_daemon.core.errors import ConfigError
 
 PREFIX = "whsec_"
@@ -67,14 +66,7 @@ def read_keys(files: Mapping[str, str]) -> dict[str, tuple[Key, ...]]:
 
 
 def _read(path: str) -> tuple[Key, ...]:
-    with open(path, encoding="utf-8") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o077:
-            raise ValueError(f"its mode {mode:04o} lets others read or write it; accepted is 0600 or less, run chmod 600 {path}")
-        lines = [line.strip() for line in file]
+    lines = [line.strip() for line in read_secret(path).splitlines()]
     found = tuple(Key(line) for line in lines if line and not line.startswith("#"))
     if not found:
         raise ValueError(f"it holds no key; {HOW_TO_MAKE}")

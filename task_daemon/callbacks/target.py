@@ -17,6 +17,7 @@ ACCEPTED = "http://host[:port]/path, https://host[:port]/path or http+unix://<pe
 _PORTS = {"http": 80, "https": 443}
 _PRINTABLE = re.compile(r"[!-~]+")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HEX = re.compile(r"0[xX][0-9a-fA-F]*")
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 
 
@@ -133,7 +134,7 @@ def _network_target(url: str, scheme: str, host: str, port: int | None, path: st
     address = _address(host)
     if address is not None:
         host = address.compressed
-    elif not _NAME.fullmatch(host):
+    elif _numeric(host.rstrip(".")) or not _NAME.fullmatch(host):
         cause = f"{host!r} is neither a host name nor an address (international names in their xn-- form)"
         raise _refusal(url, cause if host else "it names no host")
     if port == 0:
@@ -159,8 +160,9 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _numeric(name: str) -> bool:
-    """Looks like an address: the C library would take `127.1` as one, so it is not a name."""
-    return name.rpartition(".")[2].isdigit()
+    """Looks like an address: the C library takes `127.1`, `0177.0.0.1`, `0x7f000001` and `2130706433` for one; no name then."""
+    last = name.rpartition(".")[2]
+    return last.isdigit() or _HEX.fullmatch(last) is not None
 
 
 def _refusal(url: str, cause: str) -> ValueError:

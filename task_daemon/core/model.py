@@ -42,12 +42,13 @@ class Verdict(Enum):
     VANISHED = "vanished"  # a good answer, and the work is not in it
 
 
-class Owner(Struct, frozen=True, gc=False):
-    """Who registered the task, as the kernel told (SO_PEERCRED)."""
+class Owner(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Who registered the task, as the kernel told (SO_PEERCRED, SO_PEERGROUPS)."""
 
     uid: int
     gid: int
     pid: int = 0
+    groups: tuple[int, ...] = ()  # supplementary
 
 
 class CallbackTarget(Struct, frozen=True, gc=False, forbid_unknown_fields=True):

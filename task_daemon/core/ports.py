@@ -235,6 +235,13 @@ class Added(Struct, frozen=True):
     replayed: bool = False
 
 
+class Check(Struct, frozen=True):
+    """What a look through the whole store found: sentences, none if it is sound. `complete`: it was looked at to its end."""
+
+    findings: Sequence[str] = ()
+    complete: bool = True
+
+
 class Times(Struct, frozen=True):
     """When a task was polled last and will be polled next (wall time)."""
 
@@ -390,4 +397,8 @@ class Engine(Protocol):
     def status(self) -> Mapping[str, Any]:
         """Facts for `/v1/info` and `/v1/zones`: live tasks, store size, last commit latency, busy and stuck workers,
         outbox counts, what a salvage lost. Any thread."""
+        ...
+
+    async def check(self) -> Check:
+        """Look whether everything stored can be read, for some seconds at most, beside the other work."""
         ...

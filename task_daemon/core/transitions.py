@@ -142,7 +142,9 @@ def _going_on(task: Task, report: Report, now: float, stall_after: float) -> Cha
             return _note(task, "task.recovered", now, None, stalled=False, **fields)
         if _wants_progress(task, now):
             return _note(task, "task.progress", now, None, progress_told_at=now, **fields)
-    elif not task.stalled and now - (task.last_progress_at or task.started_at or now) >= stall_after:
+    elif (since := task.last_progress_at or task.started_at or now) > now:
+        fields["last_progress_at"] = now  # the wall clock was set back: the silence is measured from here
+    elif not task.stalled and now - since >= stall_after:
         return _note(task, "task.stalled", now, {"seconds": stall_after}, stalled=True, **fields)
     if not fields:
         return None
@@ -220,7 +222,8 @@ def _with_size(task: Task, report: Report) -> Task:
 def _wants_progress(task: Task, now: float) -> bool:
     if task.callback is None or "progress" not in task.callback.events:
         return False
-    return task.progress_told_at is None or now - task.progress_told_at >= PROGRESS_CALLBACK_EVERY
+    told = task.progress_told_at  # in the future if the wall clock was set back since
+    return told is None or not 0 <= now - told < PROGRESS_CALLBACK_EVERY
 
 
 def _complete(task: Task, report: Report) -> Progress:

@@ -18,6 +18,7 @@ log = logging.getLogger("task_daemon.engine")
 
 AFTER_EXCEPTION = 60.0  # seconds until a delivery whose handler raised is tried again
 AFTER_NO_RECORD = 5.0  # seconds until a delivery whose outcome could not be stored is tried again
+SET_BACK = 1.0  # seconds; by less than this the wall clock is slewed, not set
 GRACE = 0.2  # real seconds deliveries under way are given at the end; they are sent again after the next start
 
 
@@ -37,6 +38,7 @@ class Courier:
         self._send = send
         self._record = record
         self._moved = moved
+        self._ahead = clock.now() - clock.monotonic()  # of the wall clock
         self._under_way: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -48,7 +50,7 @@ class Courier:
         """Send everything that is due and has room."""
         if self._closed:
             return
-        for row in self._outbox.take(self._clock.now()):
+        for row in self._outbox.take(self._now()):
             task = asyncio.get_running_loop().create_task(self._deliver(row))
             self._under_way.add(task)
             task.add_done_callback(self._done)
@@ -69,7 +71,7 @@ class Courier:
 
     async def _deliver(self, row: Delivery) -> None:
         outcome = await self._outcome(row)
-        now = self._clock.now()
+        now = self._now()
         versions = self._outbox.judge(row, outcome, now)
         try:
             await self._record(versions)
@@ -79,6 +81,16 @@ class Courier:
             versions = [replace(row, next_at=now + AFTER_NO_RECORD)]
         self._outbox.settle(row, versions, outcome, now)
         self.pump()
+
+    def _now(self) -> float:
+        """Wall time; if the clock was set back, the outbox learns it first."""
+        now = self._clock.now()
+        ahead, before = now - self._clock.monotonic(), self._ahead
+        self._ahead = ahead
+        if ahead < before - SET_BACK:
+            log.warning("the wall clock was set back by %.0f s; callbacks wait no longer for that", before - ahead)
+            self._outbox.set_back(before - ahead)
+        return now
 
     async def _outcome(self, row: Delivery) -> Outcome:
         try:

@@ -50,6 +50,8 @@ class LiveTasks:
         self._owners: Counter[int] = Counter()
         self._shared: dict[Owner, Owner] = {}
         self._deadlines: list[tuple[float, str]] = []  # heap of (wall time, uid); ended tasks are skipped when they come up
+        self._handed: list[tuple[float, str]] = []  # entries of the heap that were handed out ...
+        self._handed_at = 0.0  # ... since this wall time
         self.dirty: set[str] = set()  # changed since they were last put on disk
 
     def __len__(self) -> int:
@@ -103,15 +105,26 @@ class LiveTasks:
             heapq.heapify(heap)
         while heap and self._gone(heap[0][1]):
             heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        again = self._handed_at + EXPIRE_AGAIN if self._handed else None
+        return min((at for at in (again, heap[0][0] if heap else None) if at is not None), default=None)
 
     def expired(self, now: float, limit: int) -> list[Task]:
-        """Up to `limit` tasks whose deadline has passed; should that lead to nothing, they come up again later."""
+        """Up to `limit` tasks whose deadline has passed; should that lead to nothing, they come up again later, or when their
+        deadline comes if the wall clock was wrong and is set back."""
+        if self._handed and not 0 <= now - self._handed_at < EXPIRE_AGAIN:
+            for entry in self._handed:
+                heapq.heappush(self._deadlines, entry)
+            self._handed = []
         found: list[Task] = []
-        while len(found) < limit and (due := self.next_deadline()) is not None and due <= now:
-            uid = self._deadlines[0][1]
-            heapq.heapreplace(self._deadlines, (max(now, self._tasks[uid].deadline_at) + EXPIRE_AGAIN, uid))
-            found.append(self._tasks[uid])
+        heap = self._deadlines
+        while len(found) < limit and heap and heap[0][0] <= now:
+            entry = heapq.heappop(heap)
+            if self._gone(entry[1]):
+                continue
+            if not self._handed:
+                self._handed_at = now
+            self._handed.append(entry)
+            found.append(self._tasks[entry[1]])
         return found
 
     def _gone(self, uid: str) -> bool:

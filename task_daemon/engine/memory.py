@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from task_daemon.core import transitions
 from task_daemon.core.errors import Conflict, CursorExpired, IdempotencyKeyReused, NotFound
 from task_daemon.core.model import Change, Delivery, DeliveryState, Event, Query, Task, differing
-from task_daemon.core.ports import Added, Beat, Clock, Handlers, NewTask, Page, Times
+from task_daemon.core.ports import Added, Beat, Check, Clock, Handlers, NewTask, Page, Times
 from task_daemon.engine.beats import NEVER, Beats
 from task_daemon.engine.courier import Courier
 from task_daemon.engine.live import LiveTasks, after, is_kept, stepped
@@ -65,7 +65,8 @@ class MemoryEngine:
             self._beats.pause(zone, zone in self._paused)
         for task in self._tasks.values():
             self._keep(task)
-        self._outbox.add([row for row in self._deliveries.values() if row.state is DeliveryState.PENDING])
+        pending = [row for row in self._deliveries.values() if row.state is DeliveryState.PENDING]
+        self._outbox.add(pending, self._clock.now())
         self._timing = asyncio.get_running_loop().create_task(self._keep_time())
 
     async def close(self) -> None:
@@ -183,9 +184,10 @@ class MemoryEngine:
     async def redeliver(self, delivery_id: str) -> Delivery:
         wanted = self._delivery(delivery_id)
         group = [row for row in await self.deliveries(wanted.uid) if row.task_seq == wanted.task_seq]
-        again = revived(group, delivery_id, self._clock.now())
+        now = self._clock.now()
+        again = revived(group, delivery_id, now)
         self._deliveries.update((row.id, row) for row in again)
-        self._outbox.revive(again)
+        self._outbox.revive(again, now)
         self._stir()
         return again[0]
 
@@ -234,6 +236,9 @@ class MemoryEngine:
             "store": {"bytes": 0, "commit_seconds": 0.0, "commits": 0, "queued": 0, "writable": True, "sqlite": None},
             "salvage": None,
         }
+
+    async def check(self) -> Check:
+        return Check()
 
     async def idle(self, besides: Collection[str] = ()) -> None:  # noqa: ARG002
         """For tests: everything that is due now was dispatched and has finished. No poll outlives `tick`, so there is
@@ -306,7 +311,7 @@ class MemoryEngine:
         seqs = {event.task_seq: event.seq for event in events}
         rows = [replace(row, seq=seqs.get(row.task_seq, row.seq)) for row in change.deliveries]
         self._deliveries.update((row.id, row) for row in rows)
-        self._outbox.add(rows)
+        self._outbox.add(rows, self._clock.now())
         self._tell([task], events)
         return True
 

@@ -3,6 +3,9 @@
 Deliveries of one task form a *line*: strictly one after the other by (task_seq, part). Lines wait in the *lane* of their
 target; a lane sends a few at a time, and one whose target is down is held and probed. Memory holds the first lines of each
 lane; the rest stays in the store and is read as room appears. A line is wholly in memory or wholly in the store.
+
+A wall clock that is set back prolongs no wait: what is in memory moves with it (`set_back`), and what comes from the store
+waits no longer than it was meant to when it was written (`due`). One that is set forward makes everything due, once.
 """
 
 import bisect
@@ -20,6 +23,7 @@ LANE_MINIMUM = 8  # lines each lane may hold, however many lanes there are
 DOWN_AFTER = 5  # outcomes in a row
 PROBE_EVERY = 30.0  # seconds
 WAKE_EVERY = 1.0  # seconds, for each owner
+READ_AGAIN = 300.0  # seconds; due times in the store may be from before the wall clock was set, so they are not waited out
 TRIES_KEPT = 20
 NEVER = math.inf
 
@@ -48,6 +52,13 @@ def revived(group: Sequence[Delivery], delivery_id: str, now: float) -> list[Del
     first = next(row for row in group if row.id == delivery_id)
     again = [first] + [row for row in group if row.part > first.part and row.state is DeliveryState.DEAD]
     return [replace(row, state=DeliveryState.PENDING, attempts=0, next_at=now) for row in again]
+
+
+def due(delivery: Delivery, now: float) -> float:
+    """When a stored delivery goes out (wall time): as planned after its last attempt, or at once without any, whatever the
+    wall clock has done since."""
+    planned = delivery.next_at - delivery.tries[-1].at if delivery.attempts and delivery.tries else 0.0
+    return min(delivery.next_at, now + max(0.0, planned))
 
 
 def _place(row: Delivery) -> tuple[int, int]:
@@ -121,10 +132,11 @@ class Outbox:
             lane.horizon = -NEVER
             self._replan(lane)
 
-    def add(self, rows: Sequence[Delivery]) -> None:
-        """Pending deliveries that were just put on disk."""
+    def add(self, rows: Sequence[Delivery], now: float) -> None:
+        """Pending deliveries that are on disk."""
         crowded = bool(self._more)
-        for row in rows:
+        for stored in rows:
+            row = replace(stored, next_at=due(stored, now))
             lane = self._lane(row.target)
             if row.uid not in self._lines and (crowded or lane.lines >= self._room()):
                 crowded = True
@@ -135,19 +147,19 @@ class Outbox:
                 continue
             self._put(row)
 
-    def fill(self, target: str, rows: Sequence[Delivery], horizon: float) -> None:
+    def fill(self, target: str, rows: Sequence[Delivery], horizon: float, now: float) -> None:
         """What the store had for a hungry target: the first of its lines, whole. `horizon`: wall time before which none of
         its other lines is due; infinity if there are no others."""
         lane = self._lane(target)
         if horizon < NEVER:
             self._evict(lane, {row.uid for row in rows})
         lane.filling = False
-        lane.horizon = min(lane.missed, horizon)
+        lane.horizon = min(lane.missed, horizon if horizon == NEVER else min(horizon, now + READ_AGAIN))
         if lane.horizon == NEVER:
             self._more.discard(target)
         for row in rows:
             if row.uid not in lane.touched:
-                self._put(row)
+                self._put(replace(row, next_at=min(due(row, now), self._due_in_memory(row))))
         self._replan(lane)
 
     def room(self, target: str) -> int:
@@ -221,10 +233,10 @@ class Outbox:
 
     # ---- what people do
 
-    def revive(self, rows: Sequence[Delivery]) -> None:
+    def revive(self, rows: Sequence[Delivery], now: float) -> None:
         """These are pending again. One that is being sent right now keeps its flight's outcome."""
         flying = {line.busy.id for row in rows if (line := self._lines.get(row.uid)) is not None and line.busy is not None}
-        self.add([row for row in rows if row.id not in flying])
+        self.add([row for row in rows if row.id not in flying], now)
 
     def remove(self, uid: str, delivery_id: str) -> None:
         """Never send this one (again)."""
@@ -254,6 +266,20 @@ class Outbox:
             lane.probe_at = min(lane.probe_at, now)
             self._requeue(uid, line)
         return crowded
+
+    def set_back(self, seconds: float) -> None:
+        """The wall clock was set back by so much: everything waits as long as it would have waited otherwise."""
+        self._plan = []
+        self._woken = {owner: at - seconds for owner, at in self._woken.items()}
+        for line in self._lines.values():
+            line.rows = [replace(row, next_at=row.next_at - seconds) for row in line.rows]
+        for lane in list(self._lanes.values()):
+            lane.heap = [(at - seconds, ticket, uid) for at, ticket, uid in lane.heap]
+            lane.probe_at -= seconds
+            lane.horizon -= seconds
+            lane.missed -= seconds
+            lane.planned = NEVER
+            self._replan(lane)
 
     def counts(self) -> dict[str, int]:
         held = sum(1 for lane in self._lanes.values() if lane.held)
@@ -306,6 +332,11 @@ class Outbox:
         line.ticket = self._tickets
         heapq.heappush(lane.heap, (head.next_at, line.ticket, uid))
         self._replan(lane)
+
+    def _due_in_memory(self, row: Delivery) -> float:
+        """Reading a delivery once more must not make it wait anew."""
+        line = self._lines.get(row.uid)
+        return min((known.next_at for known in line.rows if known.id == row.id), default=NEVER) if line else NEVER
 
     def _forget(self, uid: str, line: _Line) -> None:
         del self._lines[uid]

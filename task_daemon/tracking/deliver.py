@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+from task_daemon.core import crash
 from task_daemon.core.backoff import CALLBACK_SCHEDULE, CLIENT_ERROR_TRIES, RETRY_AFTER_CAP, before_attempt
 from task_daemon.core.model import Attempt, Delivery
 from task_daemon.core.ports import Answer, Clock, Delivered, Later, Outcome, Refused, Sender, Unsendable
@@ -31,6 +32,7 @@ class Deliverer:
 
     async def __call__(self, delivery: Delivery) -> Outcome:
         now, began = self._clock.now(), self._clock.monotonic()
+        crash.reach("callback.before")
         try:
             answer = await self._sender.send(delivery, delivery.attempts + 1, now)
         except Unsendable as error:
@@ -40,6 +42,7 @@ class Deliverer:
             attempt = Attempt(at=now, seconds=self._clock.monotonic() - began, error=text)
             outcome = self._later(delivery, attempt, None, target_down=True)
         else:
+            crash.reach("callback.after")
             outcome = self._judge(delivery, answer, now)
         _say(delivery, outcome)
         return outcome

@@ -24,9 +24,10 @@ from task_daemon.core.errors import (
 )
 from task_daemon.core.model import Change, Delivery, Event, Mode, Owner, Query, State, Task
 from task_daemon.core.ports import Added, Clock, Engine, NewTask, Page, Zone
-from task_daemon.core.view import delivery_view, rfc3339, task_view
+from task_daemon.core.view import task_view
 from task_daemon.tracking.admit import Admission, Registration
 from task_daemon.tracking.notify import Notices
+from task_daemon.tracking.why import explained
 from task_daemon.tracking.zones import ZoneBook
 
 NO_CALLBACKS = {"pending": 0, "delivered": 0, "dead": 0}
@@ -320,21 +321,20 @@ class TaskManager:
     async def explain(self, uid: str) -> dict[str, Any]:
         """Why a task is where it is, and what happens next, when."""
         task = await self.get(uid)
-        deliveries = await self._engine.deliveries(uid=uid)
-        times = self._engine.times(task)
-        known = task.zone in self._zones
         zone = next((view for view in self.zones() if view["zone"] == task.zone), None)
+        deliveries = await self._engine.deliveries(uid=uid)
+        held = self._engine.status()["outbox"]["held"]
+        return explained(task, zone, self._engine.times(task), deliveries, held, self._clock.now())
+
+    async def check_store(self) -> dict[str, Any]:
+        """Whether the store is sound; `ok` is None when nothing was found wrong but time was up."""
+        began = self._clock.monotonic()
+        check = await self._engine.check()
         return {
-            "uid": uid,
-            "state": task.state.value,
-            "waiting_for": _waiting_for(task, known, zone, deliveries),
-            "last_polled_at": rfc3339(times.last_polled_at),
-            "next_poll_at": None if task.done else rfc3339(times.next_poll_at),
-            "deadline_at": None if task.done else rfc3339(task.deadline_at),
-            "missed_polls": task.misses,
-            "to_clean_up": task.done and not task.tidy,
-            "zone": zone or {"zone": task.zone, "state": "not configured"},
-            "callbacks": [delivery_view(delivery) for delivery in deliveries],
+            "ok": False if check.findings else True if check.complete else None,
+            "complete": check.complete,
+            "findings": list(check.findings),
+            "seconds": round(self._clock.monotonic() - began, 3),
         }
 
     def tally(self) -> Mapping[tuple[str, str, str], int]:
@@ -356,29 +356,3 @@ def _at_index(error: Refusal, index: int | None) -> Refusal:
         return error
     members = [(f"/tasks/{index}{pointer}", text) for pointer, text in error.members]
     return type(error)(f"task {index} of the batch: {error.detail}", members=members, extra={"index": index})
-
-
-def _waiting_for(task: Task, zone_known: bool, zone: Mapping[str, Any] | None, deliveries: Sequence[Delivery]) -> str:
-    """One sentence for people."""
-    if task.done:
-        open_ones = [d for d in deliveries if d.state.value == "pending"]
-        dead = [d for d in deliveries if d.state.value == "dead"]
-        if open_ones:
-            first = open_ones[0]
-            last = first.tries[-1].error if first.tries else "not tried yet"
-            return f"the receiver of callback {first.id}: {last}; next try {rfc3339(first.next_at)}"
-        if dead:
-            return f"nobody any more: callback {dead[0].id} was given up; POST /v1/callbacks/{dead[0].id}/replay sends it again"
-        return "nothing: it has ended" + (" and everybody was told" if deliveries else "")
-    if not zone_known or zone is None:
-        return f"zone {task.zone!r} to be configured again; it fails at its deadline otherwise"
-    if zone["state"] in {"paused", "hung", "unreachable"}:
-        error = f": {zone['last_error']}" if zone["last_error"] else ""
-        return f"zone {task.zone!r}, which is {zone['state']}{error}"
-    if task.state is State.QUEUED:
-        return "the work to be started" if task.mode is Mode.RUN else "the work to be seen in the backend for the first time"
-    if task.state is State.CANCELLING:
-        return "the backend to confirm the cancellation"
-    if task.misses:
-        return f"more evidence: the backend did not know the work in the last {task.misses} answers"
-    return "the work to end" + (" (no progress for a long time)" if task.stalled else "")

@@ -32,6 +32,9 @@ CONTRACT = {
     "GET /v1/info": "read",
     "GET /healthz": "open",
     "GET /readyz": "open",
+    "GET /v1/config": "admin",
+    "GET /v1/log": "admin",
+    "GET /v1/check": "admin",
 }
 
 

@@ -21,7 +21,7 @@ STAND_IN = Path(__file__).with_name("stand_in.py")
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(daemon, "_program", lambda: [sys.executable, str(STAND_IN)])
+    monkeypatch.setattr(daemon, "daemon_program", lambda: [sys.executable, str(STAND_IN)])
     yield
     stop_daemon_process()
 

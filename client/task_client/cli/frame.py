@@ -76,7 +76,7 @@ def verb(function: Callable[..., int | None]) -> click.Command:
             ctx.exit(_code(error))
         ctx.exit(code or 0)
 
-    name = function.__module__.rsplit(".", 1)[-1]
+    name = function.__module__.rsplit(".", 1)[-1].replace("_", "-")
     return click.command(name)(run)
 
 

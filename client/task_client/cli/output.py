@@ -77,8 +77,11 @@ def summary(task: Task) -> str:
 
 
 def _text(value: Any) -> str:
-    """One line: a newline or tab in a name would break the rows, an escape sequence the terminal."""
     if value is None:
         return "-"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def one_line(text: str) -> str:
+    """A newline or tab in a name would break the rows, an escape sequence the terminal."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -15,14 +15,16 @@ Who may touch what:
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from task_daemon.core.errors import Draining, Refusal
 from task_daemon.core.model import Change, Delivery, Event, Query, Task
-from task_daemon.core.ports import Added, Beat, Clock, Handlers, NewTask, Page, Times
+from task_daemon.core.ports import Added, Beat, Check, Clock, Handlers, NewTask, Page, Times
 from task_daemon.engine.beats import NEVER
 from task_daemon.engine.courier import Courier
+from task_daemon.engine.local.check import Checker
 from task_daemon.engine.local.keeper import Keeper
 from task_daemon.engine.local.ledger import Ledger
 from task_daemon.engine.local.store import Store
@@ -34,6 +36,7 @@ log = logging.getLogger("task_daemon.engine")
 CHECKPOINT_EVERY = 60.0  # seconds
 CHUNK = 1000  # rows of a checkpoint in one commit, tasks loaded or expired at a time
 LAST_CHUNK = 10_000  # rows in one commit when the engine closes and nobody waits behind them
+LOOK_FOR_ROOM = 1.0  # seconds between two looks whether a full disk has room again
 LOOK_AT_WALL = 5.0  # seconds of monotonic time after which wall deadlines are looked at again: the wall clock may be set
 PURGED_AT_ONCE = 1000
 STUCK_AFTER = 60.0  # seconds
@@ -76,6 +79,7 @@ class LocalEngine:
         self._beats = self._ledger.beats
         self._live = self._ledger.live
         self._outbox = Outbox(per_target, concurrency)
+        self._checker = Checker(workspace / "store.db")
         self._paused: set[str] = set()
         self._expiring = False
         self._saving = False
@@ -106,6 +110,7 @@ class LocalEngine:
         self._courier = Courier(self._outbox, self._clock, handlers.deliver, self._record, self._stir)
         now = self._clock.monotonic()
         self._next_checkpoint = now + CHECKPOINT_EVERY
+        self._next_look = now
         with self._lock:
             for zone, interval in intervals.items():
                 self._beats.configure(zone, interval, now)
@@ -122,6 +127,7 @@ class LocalEngine:
         if not self._opened or self._closing:
             return
         self._closing = True
+        self._checker.stop()
         for task in (self._timing, self._loading, *self._beside):
             if task is not None:
                 task.cancel()
@@ -141,7 +147,7 @@ class LocalEngine:
     # ---- tasks
 
     async def add(self, new: Sequence[NewTask]) -> list[Added]:
-        answers, _ = await self.store.write(lambda tables: tables.add(new, self._live.get), self._ledger.settle_added)
+        answers, _ = await self.store.write(lambda tables: tables.add(new, self._live.get), self._ledger.settle_added, new=True)
         return answers
 
     def get(self, uid: str) -> Task | None:
@@ -239,7 +245,7 @@ class LocalEngine:
     async def redeliver(self, delivery_id: str) -> Delivery:
         now = self._clock.now()
         again = await self.store.write(lambda tables: tables.redeliver(delivery_id, now))
-        self._outbox.revive(again)
+        self._outbox.revive(again, now)
         self._dispatch_deliveries()
         return again[0]
 
@@ -263,6 +269,9 @@ class LocalEngine:
 
     async def checkpoint(self) -> None:
         await self._keeper.save(CHUNK)
+
+    async def check(self) -> Check:
+        return await self._checker.check()
 
     def status(self) -> Mapping[str, Any]:
         now, wall = self._clock.monotonic(), self._clock.now()
@@ -314,13 +323,17 @@ class LocalEngine:
             self._next_checkpoint = now + CHECKPOINT_EVERY
             self._saving = True
             self._aside(self._regular_checkpoint())
+        if self.store.full and now >= self._next_look:
+            self._next_look = now + LOOK_FOR_ROOM
+            self._aside(self._look_for_room())
         self._planned = self._next_due(now)
         return self._planned
 
     def _next_due(self, now: float) -> float:
         with self._lock:
             poll, deadline = self._beats.next_due(), self._live.next_deadline()
-        due = min(poll, self._next_checkpoint, self._workers.next_check() or NEVER)
+        room = self._next_look if self.store.full else NEVER
+        due = min(poll, self._next_checkpoint, self._workers.next_check() or NEVER, room)
         wall = min(self._outbox.next_due(), NEVER if deadline is None or self._expiring else deadline)
         if wall < NEVER:
             due = min(due, now + min(LOOK_AT_WALL, max(0.0, wall - self._clock.now())))
@@ -354,7 +367,7 @@ class LocalEngine:
             log.error("cannot read the pending callbacks of %s: %s", target, error)
             self._outbox.unfilled(target, self._clock.now())
             return
-        self._outbox.fill(target, rows, horizon)
+        self._outbox.fill(target, rows, horizon, self._clock.now())
         self._dispatch_deliveries()
         self._woken.set()
 
@@ -373,6 +386,10 @@ class LocalEngine:
             log.error("cannot put the latest progress on disk: %s", error)
         finally:
             self._saving = False
+
+    async def _look_for_room(self) -> None:
+        with suppress(Refusal):
+            await self.store.write(lambda _tables: None, new=True)
 
     async def _record(self, rows: Sequence[Delivery]) -> None:
         await self.store.write(lambda tables: tables.record(rows))
@@ -423,7 +440,7 @@ class LocalEngine:
             self._tell(tasks, [event for _, events, _ in news for event in events])
         deliveries = [row for _, _, rows in news for row in rows]
         if deliveries:
-            self._outbox.add(deliveries)
+            self._outbox.add(deliveries, self._clock.now())
             self._dispatch_deliveries()
         self._stirred.set()
         if self._next_due(self._clock.monotonic()) < self._planned:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
+from task_daemon.core import crash
 from task_daemon.core.errors import Refusal
 from task_daemon.core.model import Task
 from task_daemon.engine.live import newer
@@ -79,6 +80,7 @@ class Keeper:
             tasks = [task for uid in dirty[start : start + chunk] if (task := self._live.get(uid)) is not None]
             try:
                 await self._store.write(_saving(tasks))
+                crash.reach("checkpoint.between")
             except Refusal:
                 with self._lock:
                     self._live.dirty.update(uid for uid in dirty[start:] if uid in self._live)
@@ -92,7 +94,8 @@ class Keeper:
                 if not self._skipped:
                     self._ledger.keep(task)
                     continue
-                self._ledger.keep(replace(task, revision=task.revision + self._skipped))
+                # it may have been seen since its misses were put on disk, and a row of misses must have no gap
+                self._ledger.keep(replace(task, revision=task.revision + self._skipped, misses=0))
                 self._live.dirty.add(task.uid)
 
 

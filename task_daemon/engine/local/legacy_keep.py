@@ -7,7 +7,6 @@ has ended meanwhile. The file is renamed only when its tasks are on disk (the ol
 import asyncio
 import hashlib
 import logging
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +14,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from task_daemon.core import crash
 from task_daemon.core.errors import Refusal
 from task_daemon.core.model import Mode, Owner, Task
 from task_daemon.core.ports import Engine, NewTask
 from task_daemon.core.uids import new_uid
+from task_daemon.engine.local.salvage import sync
 
 log = logging.getLogger("task_daemon.engine")
 
@@ -70,7 +71,9 @@ async def import_keep(engine: Engine, path: Path, now: float, owner: Owner) -> i
             bad += 1
         else:
             new.append(item)
+    crash.reach("keep.before-commit")
     stored, refused = await _add(engine, new)
+    crash.reach("keep.after-commit")
     aside = _rename(path, f"damaged-{_stamp(now)}" if bad or refused else "imported")
     log.info("took in %d of %d tasks of %s; kept as %s", stored, len(entries), path, aside)
     return stored
@@ -129,18 +132,12 @@ def _named(raw: msgspec.Raw) -> str:
 def _rename(path: Path, ending: str) -> Path:
     """Rename the file and make that last."""
     aside = path.with_name(f"{path.name}.{ending}")
-    _sync(path)
+    sync(path)
+    crash.reach("keep.before-rename")
     path.rename(aside)
-    _sync(path.parent)
+    crash.reach("keep.after-rename")
+    sync(path.parent)
     return aside
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _stamp(now: float) -> str:

@@ -1,9 +1,14 @@
-"""A damaged store is moved aside, and what can still be read of it is taken over, row by row."""
+"""A damaged store is moved aside, and what can still be read of it is taken over, row by row.
+
+A start that is cut short on the way loses nothing: what can be read is copied into a file beside the store first
+(`.rescuing-*`; begun again if it was not finished), which then gets its final name (`.rescued-*`: it is complete and on
+disk), and only then is the damaged store moved aside and replaced. A `.rescued-*` file says that the last two are to be done.
+"""
 
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from task_daemon.core import crash
 from task_daemon.engine.local.rows import delivery_of, event_of, task_of
 
 log = logging.getLogger("task_daemon.engine")
@@ -39,28 +45,80 @@ def examine(path: Path) -> str | None:
     return None if verdict == "ok" else str(verdict)
 
 
-def move_aside(path: Path, now: float) -> Path:
-    """Rename the store and its WAL so that they still belong together; answers the new name."""
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+def mend(path: Path, now: float, make: Callable[[sqlite3.Connection], None]) -> dict[str, Any] | None:
+    """Leave a sound store (or none) at `path`; answers what was saved and what was lost of a damaged one, None if it was sound.
+
+    `make` brings an empty store to the current version. `now`: wall time, for the name of the damaged file.
+    """
+    for complete in path.parent.glob(f"{path.name}.rescued-*"):
+        log.warning("an earlier start was cut short while it replaced a damaged store; going on with %s", complete.name)
+        return _replace(path, complete)
+    reason = examine(path)
+    if reason is None:
+        return None
+    for torn in path.parent.glob(f"{path.name}.rescuing-*"):
+        torn.unlink()
+    stamp = _free_stamp(path, now)
+    rescuing = path.with_name(f"{path.name}.rescuing-{stamp}")
+    with closing(sqlite3.connect(rescuing, isolation_level=None)) as target:  # a rollback journal: one file when it is closed
+        target.execute("PRAGMA synchronous = FULL")
+        make(target)
+        rescue(path, f"{path.name}.damaged-{stamp}", target, reason)
+    crash.reach("salvage.copied")
+    complete = path.with_name(f"{path.name}.rescued-{stamp}")
+    rescuing.rename(complete)
+    sync(path.parent)
+    crash.reach("salvage.complete")
+    return _replace(path, complete)
+
+
+def sync(path: Path) -> None:
+    """Make what was written to a file, or renamed in a directory, last."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _free_stamp(path: Path, now: float) -> str:
+    stamp = first = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     count = 1
-    while aside.exists():
+    while path.with_name(f"{path.name}.damaged-{stamp}").exists():
         count += 1
-        aside = path.with_name(f"{path.name}.damaged-{stamp}-{count}")
+        stamp = f"{first}-{count}"
+    return stamp
+
+
+def _replace(path: Path, complete: Path) -> dict[str, Any]:
+    """Move the damaged store and its WAL aside, so that they still belong together, and the rescued one in. Repeatable."""
+    stamp = complete.name.removeprefix(f"{path.name}.rescued-")
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
     if Path(f"{path}-wal").exists():
         os.rename(f"{path}-wal", f"{aside}-wal")
     Path(f"{path}-shm").unlink(missing_ok=True)
-    path.rename(aside)
-    return aside
+    crash.reach("salvage.moving")
+    if path.exists():
+        path.rename(aside)
+    sync(path.parent)
+    crash.reach("salvage.moved")
+    complete.rename(path)
+    sync(path.parent)
+    crash.reach("salvage.replaced")
+    with closing(_open(path)) as connection:
+        (report,) = connection.execute("SELECT value FROM meta WHERE name = 'salvage'").fetchone()
+    told: dict[str, Any] = msgspec.json.decode(report)
+    return told
 
 
-def rescue(aside: Path, target: sqlite3.Connection, reason: str) -> dict[str, Any]:
-    """Copy every readable row into the new store; answers what was kept and what was lost, and logs it."""
+def rescue(damaged: Path, name: str, target: sqlite3.Connection, reason: str) -> None:
+    """Copy every readable row into the new store, and what was kept and what was lost; logs it too. `name`: what the damaged
+    file will be called."""
     kept: dict[str, int] = {}
     lost: dict[str, int] = {}
     incomplete: list[str] = []
     target.execute("BEGIN IMMEDIATE")
-    with closing(_open(aside)) as source:
+    with closing(_open(damaged)) as source:
         for table, key in KEYS.items():
             copy = _Table(source, target, table, key)
             kept[table] = copy.copy()
@@ -68,17 +126,20 @@ def rescue(aside: Path, target: sqlite3.Connection, reason: str) -> dict[str, An
             if not copy.complete:
                 incomplete.append(table)
         _continue_sequence(source, target, skip="event" in incomplete)
-    target.execute("INSERT INTO meta (name, value) VALUES ('clean', '0') ON CONFLICT (name) DO UPDATE SET value = '0'")
+    report = {"file": name, "reason": reason, "kept": kept, "lost": lost, "incomplete": incomplete}
+    for row in (("clean", "0"), ("salvage", msgspec.json.encode(report).decode())):
+        target.execute(
+            "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", row
+        )
     target.execute("COMMIT")
     log.error(
         "the store was damaged (%s) and is kept as %s; taken over: %s; known to be lost: %s; perhaps more lost of: %s",
         reason,
-        aside,
+        name,
         ", ".join(f"{count} of {table}" for table, count in kept.items()),
         ", ".join(f"{count} of {table}" for table, count in lost.items() if count) or "nothing",
         ", ".join(incomplete) or "nothing",
     )
-    return {"file": aside.name, "reason": reason, "kept": kept, "lost": lost, "incomplete": incomplete}
 
 
 class _Table:

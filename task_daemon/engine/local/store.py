@@ -2,8 +2,8 @@
 
 The writer owns the only connection that writes and checkpoints: two connections doing that at one instant can corrupt a WAL
 file (SQLite 3.7.0 to 3.51.2, the WAL-reset bug; fixed in 3.51.3). It commits in groups: whatever arrived while the last fsync
-ran shares the next one, and one call into the event loop answers all of it. A full disk is rolled back and refused; any other
-failure to write leaves the outcome unknown (a failed fsync may have reached the disk all the same), so the store stops (I10).
+XX
+then for what is not new work, and new work is refused until there is room again. Any other failure to write leaves the outcome unknown (a failed fsync may have reached the disk all the same), so the store stops (I10).
 """
 
 import asyncio
@@ -18,9 +18,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from task_daemon.core import crash
 from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull
 from task_daemon.engine.local import salvage
 from task_daemon.engine.local.reading import Reading
+from task_daemon.engine.local.reserve import Reserve
 from task_daemon.engine.local.tables import Tables
 from task_daemon.engine.local.workers import Aside
 
@@ -40,14 +42,16 @@ Result = tuple[Any, BaseException | None]
 
 
 class Operation:
-    """`work` runs inside the transaction, `settle` on the writer thread right after the commit, in the order of commits."""
+    """`work` runs inside the transaction, `settle` on the writer thread right after the commit, in the order of commits.
+    `new`: it takes new work in, which a full disk refuses before anything else."""
 
-    __slots__ = ("answer", "settle", "work")
+    __slots__ = ("answer", "new", "settle", "work")
 
-    def __init__(self, work: Work, settle: Settle | None, answer: Answer) -> None:
+    def __init__(self, work: Work, settle: Settle | None, answer: Answer, new: bool = False) -> None:
         self.work = work
         self.settle = settle
         self.answer = answer
+        self.new = new
 
 
 class Store:
@@ -58,6 +62,7 @@ class Store:
         self.salvage: dict[str, Any] | None = None
         self.commit_seconds = 0.0  # the last commit took
         self.commits = 0
+        self._reserve = Reserve(path.parent)
         self._committed = committed
         self._fatal = fatal
         self._operations: SimpleQueue[Operation | None] = SimpleQueue()
@@ -93,10 +98,15 @@ class Store:
     def busy(self) -> bool:
         return self._pending > 0
 
-    def write(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None) -> Awaitable[T]:
+    @property
+    def full(self) -> bool:
+        """The disk has no room for new work. Any thread."""
+        return self._reserve.missing
+
+    def write(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None, new: bool = False) -> Awaitable[T]:
         """Event loop. Raises what `work` raises, StoreFull, OutcomeUnknown, Degraded, Draining."""
         answer: asyncio.Future[T] = self._loop.create_future()
-        self._queue(Operation(work, settle, answer))
+        self._queue(Operation(work, settle, answer, new))
         return answer
 
     def write_blocking(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None) -> T:
@@ -134,6 +144,7 @@ class Store:
             "commits": self.commits,
             "queued": self._pending,
             "writable": self._broken is None,
+            "full": self.full,
             "sqlite": sqlite3.sqlite_version,
         }
 
@@ -141,8 +152,8 @@ class Store:
 
     def _connect(self, now: float) -> None:
         try:
-            reason = salvage.examine(self.path)
-            aside = None if reason is None else salvage.move_aside(self.path, now)
+            self.salvage = salvage.mend(self.path, now, lambda empty: migrate(empty, self.path))
+            self._reserve.make()
             self.connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
             )
@@ -150,8 +161,6 @@ class Store:
             self.connection.execute("PRAGMA synchronous = FULL")
             self.connection.execute(f"PRAGMA cache_size = -{CACHE}")
             migrate(self.connection, self.path)
-            if aside is not None and reason is not None:
-                self.salvage = salvage.rescue(aside, self.connection, reason)
             self.tables = Tables(self.connection)
             self._reading = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode=ro",
@@ -198,6 +207,8 @@ class Store:
         if self._broken is not None:
             refusal = Degraded(f"cannot write to the store: an earlier write failed ({self._broken})", retry_after=5.0)
             return [(None, refusal)] * len(group)
+        if self.full and any(operation.new for operation in group) and not self._reserve.make():
+            return self._without_new(group)
         started = time.perf_counter()
         within = False
         try:
@@ -205,7 +216,9 @@ class Store:
             within = True
             results = [self._attempt(operation) for operation in group]
             within = False
+            crash.reach("commit.before")
             self.connection.execute("COMMIT")
+            crash.reach("commit.after")
         except Exception as error:
             return self._failed(group, error, within)
         self.commit_seconds = time.perf_counter() - started
@@ -238,9 +251,9 @@ class Store:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             log.error("cannot write to the store: %s", error)
-            return [(None, StoreFull("cannot write to the store: its disk is full; free some space", retry_after=10.0))] * len(
-                group
-            )
+            if self._reserve.give_up() or {operation.new for operation in group} == {True, False}:
+                return self._without_new(group)
+            return [(None, _full())] * len(group)
         if code in PASSING:
             return [(None, Degraded(f"cannot write to the store now: {error}", retry_after=1.0))] * len(group)
         if not within or (isinstance(error, sqlite3.Error) and code not in OF_ONE_OPERATION):
@@ -249,6 +262,12 @@ class Store:
             log.error("cannot store an operation: %s", error, exc_info=error)
             return [(None, error)]
         return [result for operation in group for result in self._commit([operation])]
+
+    def _without_new(self, group: list[Operation]) -> list[Result]:
+        """The disk is full: only what ends work or tells of it is stored."""
+        others = [operation for operation in group if not operation.new]
+        results = iter(self._commit(others) if others else [])
+        return [(None, _full()) if operation.new else next(results) for operation in group]
 
     def _unknown(self, group: list[Operation], error: BaseException) -> list[Result]:
         self._break(error)
@@ -292,6 +311,10 @@ class Store:
             log.warning("the event loop was closed before the store")
 
 
+def _full() -> StoreFull:
+    return StoreFull("cannot write to the store: its disk is full; free some space", retry_after=10.0)
+
+
 def migrations() -> list[str]:
     folder = resources.files(__package__).joinpath("migrations")
     return [
@@ -311,4 +334,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             "install the newer daemon again, or use another workspace"
         )
     for number, script in enumerate(steps[version:], version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};")
+        crash.reach("migrate.inside")
+        connection.execute("COMMIT")
+        crash.reach("migrate.between")

@@ -168,7 +168,6 @@ def test_refusal_ends_with_7_and_says_what_to_do_next(server: ScriptedServer, ta
         (["cancel", "u1", "--stop-tracking"], "POST", "/v1/tasks/u1/cancel", task(state="cancelled"), "u1 cancelled"),
         (["poll", "u1"], "POST", "/v1/tasks/u1/poll", None, ""),
         (["resolve", "u1", "failed", "--reason", "r"], "POST", "/v1/tasks/u1/resolve", task(state="failed"), "u1 failed"),
-        (["explain", "u1"], "GET", "/v1/tasks/u1/explain", {"why": "queued"}, "why: queued"),
         (["events"], "GET", "/v1/events", {"events": []}, ""),
         (["events", "u1"], "GET", "/v1/tasks/u1/events", {"events": []}, ""),
         (["callbacks"], "GET", "/v1/callbacks", {"callbacks": [{"id": "c", "state": "dead"}]}, "c\tdead\t0\t\t-\t\t"),
