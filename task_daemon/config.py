@@ -28,7 +28,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 SOCKET_NAME = "task_daemon.socket"
 HIDDEN = "(hidden)"
-NUMBER = re.compile("[0-9]{1,9}")  # of a user or a group
+NUMBER = re.compile("[0-9]{1,10}")  # of a user or a group
 CREDENTIALS = re.compile(r"(?<=://)\S*@")  # of URLs such as mysql://user:password@host/
 SECRETS = frozenset({"admin_password"})
 KEPT_QUIET = SECRETS | {"keys"}  # in messages; somebody may have put a key where the name of its file belongs
@@ -294,7 +294,7 @@ def _accepted(error: msgspec.ValidationError) -> str:
 
 def _zones(data: Any, find_family: FindFamily, mistakes: list[str]) -> dict[str, ZoneConfig]:
     if not isinstance(data, dict):
-        mistakes.append(f"[zones]: must hold tables like [zones.vm1], not {_said("zones", data)}")
+        mistakes.append(f"[zones]: must hold tables like [zones.vm1], not {_said('zones', data)}")
         return {}
     tables = {"local": {"backend": "process"}} | data
     if isinstance(data.get("local"), dict):
@@ -354,7 +354,7 @@ def _region_mistakes(region: RegionTable) -> Iterator[str]:
 def _path_mistakes(daemon: DaemonTable) -> Iterator[str]:
     for key in ("workspace", "unix_socket"):
         path = getattr(daemon, key)
-        if path and (not path.startswith("/") or "\0" in path):
+        if (path or key == "workspace") and (not path.startswith("/") or "\0" in path):
             yield f"[daemon] {key} = {path!r}: must be an absolute path"
     if daemon.socket_group:
         try:

@@ -162,6 +162,7 @@ async def test_socket_of_somebody_else_is_told_only_when_listed(socket_path: str
 
 async def test_region_is_called_with_token_below_its_service_url(tmp_path: Any) -> None:
     token = tmp_path / "token"
+    token.touch(0o600)
     token.write_text("t1\n")
     with RegionServer("t1".__eq__) as region:
         async with sender(region=FixedAccess(region.service_url + "/", str(token))) as send:
@@ -185,6 +186,7 @@ async def test_region_is_called_without_token_when_none_is_configured() -> None:
 
 async def test_token_is_read_again_and_the_call_repeated_once_when_the_region_says_401(tmp_path: Any) -> None:
     token = tmp_path / "token"
+    token.touch(0o600)
     token.write_text("t1")
     good = {"t1"}
     with RegionServer(lambda t: t in good) as region:
@@ -227,6 +229,7 @@ async def test_region_call_can_be_tried_again_when_the_token_file_is_bad(tmp_pat
         async with sender(region=FixedAccess(region.service_url, str(token))) as send:
             with pytest.raises(OSError, match=r"cannot read the region's token from .*: No such file"):
                 await send.send(call(), 1, NOW)
+            token.touch(0o600)
             token.write_bytes(b"s3cret\nsecond line")
             with pytest.raises(OSError, match="accepted is one line") as caught:
                 await send.send(call(), 2, NOW)
