@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = config.load(file, flags, find_family)
         daemon = Daemon(settings, SystemClock())
+        _crash_for_a_test()
     except ConfigError as error:
         for mistake in error.mistakes:
             sys.stderr.write(f"task-daemon: {mistake}\n")
@@ -47,6 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
     logs.set_up(settings.daemon.log_level, settings.daemon.log_format)
     return _serve(settings, daemon)
+
+
+def _crash_for_a_test() -> None:
+    """TASK_DAEMON_CRASH_AT names one of `crash.POINTS`: the process ends itself there. Raises ConfigError for another name."""
+    point = os.environ.get(crash.VARIABLE)
+    if point:
+        try:
+            crash.install(point, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        except ValueError as error:
+            raise ConfigError([f"{crash.VARIABLE}: {error}"]) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -34,9 +34,15 @@ static int of_store(int fd) {
 
 static int failed(int error) { errno = error; return -1; }
 
-int fsync(int fd) { return asked_for("sync") ? failed(EIO) : (int)syscall(SYS_fsync, fd); }
-int fdatasync(int fd) { return asked_for("sync") ? failed(EIO) : (int)syscall(SYS_fdatasync, fd); }
+static int sync_by(long call, int fd) {
+    if (asked_for("slow")) usleep(10000);
+    return asked_for("sync") ? failed(EIO) : (int)syscall(call, fd);
+}
+
+int fsync(int fd) { return sync_by(SYS_fsync, fd); }
+int fdatasync(int fd) { return sync_by(SYS_fdatasync, fd); }
 ssize_t pwrite64(int fd, const void *data, size_t size, off_t at) {
+    if (of_store(fd) && asked_for("readonly")) return failed(EROFS);
     return of_store(fd) && asked_for("full") ? failed(ENOSPC) : syscall(SYS_pwrite64, fd, data, size, at);
 }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at) { return pwrite64(fd, data, size, at); }
@@ -63,6 +69,14 @@ class DiskFaults:
     def fill(self, on: bool) -> None:
         """Writing to the store answers ENOSPC."""
         self._switch("full", on)
+
+    def make_read_only(self, on: bool) -> None:
+        """Writing to the store answers EROFS, as on a file system that the kernel has taken out of service."""
+        self._switch("readonly", on)
+
+    def slow_down(self, on: bool) -> None:
+        """fsync and fdatasync take 10 ms longer."""
+        self._switch("slow", on)
 
     def _switch(self, fault: str, on: bool) -> None:
         switch = self._folder / fault

@@ -342,6 +342,7 @@ def region_server(script: tuple[Answer | int, ...] = (), then: Answer | int = 20
 def region_table(region: RegionServer, home: Path) -> str:
     token = home / "token"
     token.write_text("t0ken\n")
+    token.chmod(0o600)
     return f'[region]\nservice_url = "{region.service_url}"\ntoken_file = "{token}"\n'
 
 

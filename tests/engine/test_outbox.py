@@ -27,6 +27,11 @@ def row(uid: str, target: str = "t", part: int = 0, next_at: float = 0.0, owner:
     )
 
 
+def waiting(uid: str, next_at: float, since: float = 0.0) -> Delivery:
+    """After one attempt."""
+    return replace(row(uid, next_at=next_at), attempts=1, tries=(Attempt(at=since),))
+
+
 class Disk:
     """What a store does for the outbox: keeps every delivery, reads the first lines of a target."""
 
@@ -38,7 +43,7 @@ class Disk:
 
     def add(self, *rows: Delivery) -> None:
         self.rows.update((one.id, one) for one in rows)
-        self.outbox.add(rows)
+        self.outbox.add(rows, 0.0)
 
     def run(self, now: float, answer: Callable[[Delivery], Outcome]) -> None:
         """Send everything that is due, reading what the outbox asks for."""
@@ -46,7 +51,7 @@ class Disk:
             taken = self.outbox.take(now)
             for target in list(self.outbox.hungry):
                 limit = self.outbox.room(target)
-                self.outbox.fill(target, *self._lines(target, limit))
+                self.outbox.fill(target, *self._lines(target, limit), now)
             for one in taken:
                 outcome = answer(one)
                 versions = self.outbox.judge(one, outcome, now)
@@ -109,7 +114,7 @@ def test_due_lines_of_the_store_are_read_when_those_in_memory_all_wait() -> None
 
 def test_stored_deliveries_are_found_when_the_outbox_starts_empty() -> None:
     disk = Disk(Outbox())
-    disk.rows = {one.id: one for one in (row("a"), row("b", "other"), row("c", next_at=50.0))}
+    disk.rows = {one.id: one for one in (row("a"), row("b", "other"), waiting("c", 50.0))}
     disk.outbox.discover(["t", "other"])
     disk.run(0.0, accepted)
     assert sorted(disk.sent) == ["a-0", "b-0"]
@@ -119,7 +124,7 @@ def test_stored_deliveries_are_found_when_the_outbox_starts_empty() -> None:
 
 def test_answered_delivery_does_not_come_back_when_an_older_reading_still_has_it() -> None:
     outbox = Outbox()
-    outbox.add([row("a")])
+    outbox.add([row("a")], 0.0)
     outbox.discover(["t"])
     (taken,) = outbox.take(0.0)
     assert outbox.take(0.0) == []
@@ -127,15 +132,15 @@ def test_answered_delivery_does_not_come_back_when_an_older_reading_still_has_it
     outbox.room("t")
     versions = outbox.judge(taken, accepted(taken), 0.0)
     outbox.settle(taken, versions, accepted(taken), 0.0)
-    outbox.fill("t", [row("a"), row("b")], float("inf"))
+    outbox.fill("t", [row("a"), row("b")], float("inf"), 0.0)
     assert [one.id for one in outbox.take(0.0)] == ["b-0"]
 
 
 def test_earlier_delivery_waits_for_the_flight_of_a_later_one_when_it_is_revived() -> None:
     outbox = Outbox()
-    outbox.add([row("a", part=1)])
+    outbox.add([row("a", part=1)], 0.0)
     (taken,) = outbox.take(0.0)
-    outbox.revive([row("a", part=0)])
+    outbox.revive([row("a", part=0)], 0.0)
     assert outbox.take(0.0) == []
     outbox.settle(taken, outbox.judge(taken, accepted(taken), 0.0), accepted(taken), 0.0)
     assert [one.id for one in outbox.take(0.0)] == ["a-0"]
@@ -143,9 +148,70 @@ def test_earlier_delivery_waits_for_the_flight_of_a_later_one_when_it_is_revived
 
 def test_revived_delivery_keeps_the_outcome_of_its_flight() -> None:
     outbox = Outbox()
-    outbox.add([row("a")])
+    outbox.add([row("a")], 0.0)
     (taken,) = outbox.take(0.0)
-    outbox.revive([replace(taken, attempts=0)])
+    outbox.revive([replace(taken, attempts=0)], 0.0)
     outbox.settle(taken, outbox.judge(taken, accepted(taken), 0.0), accepted(taken), 0.0)
     assert outbox.take(0.0) == []
     assert outbox.counts()["targets"] == 0
+
+
+DAY = 86_400.0
+
+
+def test_delivery_waits_no_longer_than_planned_when_the_wall_clock_was_set_back_while_it_was_in_the_store() -> None:
+    outbox = Outbox()
+    outbox.discover(["t"])
+    outbox.room("t")
+    outbox.fill("t", [waiting("retried", DAY + 60, since=DAY), row("new", next_at=DAY)], float("inf"), 1000.0)
+
+    assert [one.id for one in outbox.take(1000.0)] == ["new-0"]
+    assert [one.id for one in outbox.take(1060.0)] == ["retried-0"]
+
+
+def test_delivery_does_not_wait_anew_when_the_store_is_read_once_more() -> None:
+    outbox = Outbox(capacity=1)
+    stored = waiting("a", DAY + 60, since=DAY)
+    for now in (0.0, 30.0, 59.0):
+        outbox.discover(["t"])
+        outbox.room("t")
+        outbox.fill("t", [stored], float("inf"), now)
+
+    assert [one.id for one in outbox.take(60.0)] == ["a-0"]
+
+
+def test_store_is_read_again_before_its_own_due_time_when_that_may_be_from_another_clock() -> None:
+    outbox = Outbox()
+    outbox.discover(["t"])
+    outbox.room("t")
+    outbox.fill("t", [], DAY, 0.0)
+    outbox.take(301.0)
+
+    assert outbox.hungry == {"t"}
+
+
+def test_everything_in_memory_keeps_its_wait_when_the_wall_clock_is_set_back() -> None:
+    outbox = Outbox()
+    outbox.add([row("held", "down")], DAY)
+    for _ in range(5):
+        (taken,) = outbox.take(DAY)
+        gone_wrong = Later(Attempt(at=DAY), 0.0)
+        outbox.settle(taken, outbox.judge(taken, gone_wrong, DAY), gone_wrong, DAY)
+    outbox.add([waiting("retried", DAY + 60, since=DAY)], DAY)
+    outbox.set_back(DAY)
+
+    assert outbox.take(29.0) == []
+    assert [one.id for one in outbox.take(30.0)] == ["held-0"]  # the probe
+    assert outbox.take(59.0) == []
+    assert [one.id for one in outbox.take(60.0)] == ["retried-0"]
+
+
+def test_owner_can_wake_its_callbacks_at_once_when_the_wall_clock_was_set_back() -> None:
+    outbox = Outbox()
+    outbox.add([waiting("a", DAY + 3600, since=DAY)], DAY)
+    outbox.wake(1, DAY)
+    outbox.set_back(DAY)
+    outbox.add([waiting("b", 3600.0)], 2.0)
+    outbox.wake(1, 2.0)
+
+    assert sorted(one.id for one in outbox.take(2.0)) == ["a-0", "b-0"]

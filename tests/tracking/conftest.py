@@ -14,8 +14,8 @@ from tests.tracking.outside import Make, Outside, World
 
 
 @pytest.fixture
-def make(io_loop: AsyncIOLoop, clock: FakeClock) -> Iterator[Make]:
-    """Opens a world: `await make(z1=backend, ..., directory=...)`."""
+def make(io_loop: AsyncIOLoop, clock: FakeClock, short_path: Path) -> Iterator[Make]:
+    """Opens a world: `await make(z1=backend, ..., directory=...)`. Closed before `short_path` is removed."""
     made: list[World] = []
 
     async def opened(directory: Path | None = None, limits: Limits | None = None, **backends: Backend) -> World:

@@ -25,6 +25,7 @@ VERBS = (
     "start",
     "stop",
     "support-bundle",
+    "selftest",
 )
 
 

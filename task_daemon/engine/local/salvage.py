@@ -24,12 +24,14 @@ log = logging.getLogger("task_daemon.engine")
 SEQUENCES_SKIPPED = 1_000_000
 """Events that were lost had numbers, and somebody may have seen them: new ones begin well above."""
 
+Make = Callable[[sqlite3.Connection], None]
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 KEYS = {"task": "uid", "event": "seq", "delivery": "id", "idempotency": "owner, key", "meta": "name", "paused": "zone"}
 
 
-def examine(path: Path) -> str | None:
-    """Why the store at `path` cannot be used; None if it can, or if there is none."""
+def examine(path: Path, version: int, make: Make) -> str | None:
+    """Why the store at `path` cannot be used; None if it can, or if there is none. Rows are looked at in a store of this
+    `version` only: of another one it is not known what they should be."""
     wal = Path(f"{path}-wal")
     if not path.exists():
         return None
@@ -37,24 +39,28 @@ def examine(path: Path) -> str | None:
         return "it is empty"
     try:
         with closing(_open(path)) as connection:
-            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            check = "integrity_check" if _mark(path).exists() else "quick_check"
+            (verdict,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
+            if verdict == "ok" and connection.execute("PRAGMA user_version").fetchone() == (version,):
+                verdict = _senseless(connection, make) or verdict
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in DAMAGED:
+        if _code(error) not in DAMAGED:
             raise  # a full disk, no permission, no descriptor: the store itself may be in order
         return str(error)
     return None if verdict == "ok" else str(verdict)
 
 
-def mend(path: Path, now: float, make: Callable[[sqlite3.Connection], None]) -> dict[str, Any] | None:
+def mend(path: Path, now: float, version: int, make: Make) -> dict[str, Any] | None:
     """Leave a sound store (or none) at `path`; answers what was saved and what was lost of a damaged one, None if it was sound.
 
-    `make` brings an empty store to the current version. `now`: wall time, for the name of the damaged file.
+    `make` brings an empty store to the current `version`. `now`: wall time, for the name of the damaged file.
     """
     for complete in path.parent.glob(f"{path.name}.rescued-*"):
         log.warning("an earlier start was cut short while it replaced a damaged store; going on with %s", complete.name)
         return _replace(path, complete)
-    reason = examine(path)
+    reason = examine(path, version, make)
     if reason is None:
+        _mark(path).unlink(missing_ok=True)
         return None
     for torn in path.parent.glob(f"{path.name}.rescuing-*"):
         torn.unlink()
@@ -72,6 +78,16 @@ def mend(path: Path, now: float, make: Callable[[sqlite3.Connection], None]) -> 
     return _replace(path, complete)
 
 
+def suspect(path: Path) -> None:
+    """A statement found the store damaged although it had looked sound: the next start looks at all indexes too, which takes
+    longer than the regular check."""
+    _mark(path).touch(mode=0o600)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.suspect")
+
+
 def sync(path: Path) -> None:
     """Make what was written to a file, or renamed in a directory, last."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -79,6 +95,30 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary code. What has none was raised by Python: a text that is not UTF-8."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+
+
+def _senseless(connection: sqlite3.Connection, make: Make) -> str | None:
+    """What is wrong with tables and rows of a store whose pages are in order."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        make(model)
+        if not _shape(model) <= _shape(connection):
+            return "its tables are not what they should be"
+    for table in ("task", "event", "delivery"):
+        rows = connection.execute(f"SELECT * FROM {table}")  # noqa: S608
+        columns = [column[0] for column in rows.description]
+        for row in rows:
+            if not _makes_sense(table, dict(zip(columns, row, strict=True))):
+                return f"a row of table {table} makes no sense"
+    return None
+
+
+def _shape(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"))
 
 
 def _free_stamp(path: Path, now: float) -> str:
@@ -103,6 +143,7 @@ def _replace(path: Path, complete: Path) -> dict[str, Any]:
     sync(path.parent)
     crash.reach("salvage.moved")
     complete.rename(path)
+    _mark(path).unlink(missing_ok=True)
     sync(path.parent)
     crash.reach("salvage.replaced")
     with closing(_open(path)) as connection:
@@ -161,7 +202,7 @@ class _Table:
         statement = f"INSERT OR IGNORE INTO {self._table} ({', '.join(self._columns)}) VALUES ({marks})"  # noqa: S608
         count = 0
         for row in self._rows():
-            if self._makes_sense(row):
+            if _makes_sense(self._table, dict(zip(self._columns, row, strict=True))):
                 count += self._target.execute(statement, row).rowcount
             else:
                 self.lost += 1
@@ -221,18 +262,19 @@ class _Table:
             return None
         return row
 
-    def _makes_sense(self, row: tuple[Any, ...]) -> bool:
-        fields = dict(zip(self._columns, row, strict=True))
-        try:
-            if self._table == "task":
-                return bool(task_of(fields["body"]).uid == fields["uid"])
-            if self._table == "delivery":
-                return bool(delivery_of((fields["body"], fields["payload"])).id == fields["id"])
-            if self._table == "event":
-                event_of(tuple(fields[name] for name in ("uid", "type", "time", "task_seq", "detail", "seq")))
-        except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
-            return False
-        return True
+
+def _makes_sense(table: str, fields: dict[str, Any]) -> bool:
+    """Whether a row can be read back: SQLite sees no bit that was flipped inside a text."""
+    try:
+        if table == "task":
+            return bool(task_of(fields["body"]).uid == fields["uid"])
+        if table == "delivery":
+            return bool(delivery_of((fields["body"], fields["payload"])).id == fields["id"])
+        if table == "event":
+            event_of(tuple(fields[name] for name in ("uid", "type", "time", "task_seq", "detail", "seq")))
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        return False
+    return True
 
 
 def _continue_sequence(source: sqlite3.Connection, target: sqlite3.Connection, skip: bool) -> None:

@@ -2,17 +2,20 @@
 
 The writer owns the only connection that writes and checkpoints: two connections doing that at one instant can corrupt a WAL
 file (SQLite 3.7.0 to 3.51.2, the WAL-reset bug; fixed in 3.51.3). It commits in groups: whatever arrived while the last fsync
-XX
-then for what is not new work, and new work is refused until there is room again. Any other failure to write leaves the outcome unknown (a failed fsync may have reached the disk all the same), so the store stops (I10).
+ran shares the next one, and one call into the event loop answers all of it. On a full disk the reserve is given up for whatever
+is not new work, which is refused until there is room again. Any other failure to write leaves the outcome unknown (a failed
+fsync may have reached the disk all the same), so the store stops (I10).
 """
 
 import asyncio
 import logging
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -152,7 +155,7 @@ class Store:
 
     def _connect(self, now: float) -> None:
         try:
-            self.salvage = salvage.mend(self.path, now, lambda empty: migrate(empty, self.path))
+            self.salvage = salvage.mend(self.path, now, len(migrations()), lambda empty: migrate(empty, self.path))
             self._reserve.make()
             self.connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -162,6 +165,7 @@ class Store:
             self.connection.execute(f"PRAGMA cache_size = -{CACHE}")
             migrate(self.connection, self.path)
             self.tables = Tables(self.connection)
+            self._inode = os.stat(self.path).st_ino
             self._reading = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode=ro",
                 uri=True,
@@ -219,11 +223,17 @@ class Store:
             crash.reach("commit.before")
             self.connection.execute("COMMIT")
             crash.reach("commit.after")
+            self._check_place()
         except Exception as error:
             return self._failed(group, error, within)
         self.commit_seconds = time.perf_counter() - started
         self.commits += 1
         return self._settled(group, results)
+
+    def _check_place(self) -> None:
+        """Files that were removed or replaced can be written to without an error, and are gone when they are closed (2 us)."""
+        if os.stat(self.path).st_ino != self._inode:
+            raise FileNotFoundError(f"{self.path} was replaced by another file")
 
     def _attempt(self, operation: Operation) -> Result:
         try:
@@ -276,6 +286,9 @@ class Store:
     def _break(self, error: BaseException) -> None:
         if self._broken is None:
             self._broken = error
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in salvage.DAMAGED:
+                with suppress(OSError):
+                    salvage.suspect(self.path)
             log.critical("the store cannot be trusted any more and takes nothing from here on: %s", error, exc_info=error)
             self._on_loop(self._fatal, error)
 

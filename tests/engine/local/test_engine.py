@@ -171,7 +171,7 @@ async def test_revision_is_above_everything_shown_when_the_stops_were_unclean(ca
 async def test_progress_is_on_disk_after_a_minute_when_nothing_else_happened(case: Case, eventually: Eventually) -> None:
     await case.open()
     (task,) = await case.register(a_task())
-    await case.engine.change([progress(task, misses=7)])
+    await case.engine.change([progress(task, last_progress_at=7.0)])
     assert case.engine.status()["dirty"] == 1
     await case.advance(60)
     assert case.engine.status()["dirty"] == 0
@@ -179,7 +179,23 @@ async def test_progress_is_on_disk_after_a_minute_when_nothing_else_happened(cas
     await case.open()
     back = case.engine.get(task.uid)
     assert back is not None
-    assert back.misses == 7
+    assert back.last_progress_at == 7.0
+
+
+async def test_misses_are_counted_anew_when_the_engine_was_killed_after_the_work_was_seen(
+    case: Case, eventually: Eventually
+) -> None:
+    """That it was seen was only in memory; one more miss must not make it the third in a row."""
+    await case.open()
+    (task,) = await case.register(a_task())
+    await case.engine.change([progress(task, misses=2)])
+    await case.engine.checkpoint()
+    await case.engine.change([progress(task, misses=0)])
+    crash(case, eventually)
+    await case.open()
+    back = case.engine.get(task.uid)
+    assert back is not None
+    assert back.misses == 0
 
 
 async def test_i11_everything_is_on_disk_when_many_are_dirty_and_the_engine_closes(case: Case) -> None:
