@@ -222,7 +222,7 @@ class Known:
         for kind in types[len(self.types) :]:
             self.happens(kind, task.state.value)
         self.percent = task.progress.percent if task.progress is not None else None
-        assert task.done or task.misses <= self.misses + looks, f"{self.uid} has misses from before it was seen again"
+        assert task.done or task.misses <= self.misses + looks, f"{self.uid} has misses that nobody saw in a row"
         self.misses, self.moved_at, self.told_at = task.misses, task.last_progress_at, task.progress_told_at
         self.stalled, self.size_told = task.stalled, task.size_told
 

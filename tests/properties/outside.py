@@ -34,11 +34,9 @@ RETRY_AFTER = 100.0  # seconds a busy receiver asks for
 PATIENCE = 30.0  # real seconds the world may take to come to rest
 
 SAYS = (
+    *["going on"] * 8,
     "nothing",
     "missing",
-    "going on",
-    "going on",
-    "going on",
     "succeeded",
     "failed",
     "was cancelled",
@@ -47,9 +45,9 @@ SAYS = (
     "nonsense",
     "surprise",
 )
-STARTS = ("begun", "begun", "seen running", "over at once", "refused", "gone", "silent", "surprise")
-FORGETS = ("done", "done", "not yet", "silent", "surprise")
-ANSWERS = ("accepts", "accepts", "fails", "missing", "gone", "busy", "drops", "slow", "unsendable", "surprise")
+STARTS = (*["begun"] * 4, "seen running", "over at once", "refused", "gone", "silent", "surprise")
+FORGETS = (*["done"] * 3, "not yet", "silent", "surprise")
+ANSWERS = (*["accepts"] * 3, "fails", "missing", "gone", "busy", "drops", "slow", "unsendable", "surprise")
 
 
 class Saying(Struct, frozen=True):
@@ -272,12 +270,13 @@ class World:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(asyncio.wait_for(work, PATIENCE))
 
-    def settle(self) -> bool:
-        """Let everything happen that is due now; whether the daemon crashed (and came back) on the way."""
-        if not self.run(self._idle_or_crash()):
-            return False
-        self.run(self._crash())
-        return True
+    def settle(self) -> int:
+        """Let everything happen that is due now; how often the daemon crashed (and came back) on the way."""
+        crashes = 0
+        while self.run(self._idle_or_crash()):
+            self.crash()
+            crashes += 1
+        return crashes
 
     def restart(self) -> None:
         """A clean stop and a start."""
@@ -324,8 +323,9 @@ class World:
         def crash() -> None:
             loop.call_soon_threadsafe(crashed.set)
 
-        for one in (*self.outsides.values(), self.receivers):
-            one.crash = crash
+        self.receivers.crash = crash
+        for outside in self.outsides.values():
+            outside.crash = crash
         zones = {name: Zone(name, "test", outside, INTERVAL, 5.0, STALL_AFTER) for name, outside in self.outsides.items()}
         notices, book = Notices(lane, region), ZoneBook(zones.values(), self.clock)
         self.manager = TaskManager(
@@ -350,7 +350,6 @@ class World:
             await abandon(self.engine)
         self.engine = self._make()
         await self._open()
-        await self.engine.idle()
 
 
 async def abandon(engine: LocalEngine) -> None:

@@ -8,6 +8,7 @@ The normal run takes the same examples each time; with TASK_DAEMON_HYPOTHESIS=ni
 import logging
 import os
 from collections import Counter
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -33,8 +34,8 @@ from tests.properties.outside import ANSWERS, FORGETS, INTERVAL, SAYS, STARTS, Z
 
 NIGHTLY = os.environ.get("TASK_DAEMON_HYPOTHESIS") == "nightly"
 PROFILE = settings(
-    max_examples=2000 if NIGHTLY else 60,
-    stateful_step_count=60 if NIGHTLY else 40,
+    max_examples=3000 if NIGHTLY else 60,
+    stateful_step_count=100 if NIGHTLY else 60,
     derandomize=not NIGHTLY,
     deadline=None,
     database=None,
@@ -44,7 +45,8 @@ PROFILE = settings(
 OWNERS = (Owner(1000, 1000, 1), Owner(1001, 1001, 2))
 TARGETS = ("http://r0", "http://r1")
 DAY = 86_400.0
-LIVE = sorted({"queued", "running", "cancelling"})
+LIVE = ("queued", "running", "cancelling")
+Lives = list[tuple[Saying, str, str]]
 
 drafts = st.fixed_dictionaries(
     {
@@ -58,7 +60,11 @@ drafts = st.fixed_dictionaries(
     }
 )
 tasks = st.integers(0, 20)
-percents = st.sampled_from([0.0, 10.0, 30.0, 50.0, 90.0, 100.0])
+sayings = st.builds(
+    Saying, st.sampled_from(SAYS), st.sampled_from([0.0, 10.0, 30.0, 50.0, 90.0]), st.sampled_from([None, None, 4096])
+)
+lives = st.lists(st.tuples(sayings, st.sampled_from(STARTS), st.sampled_from(FORGETS)), min_size=3, max_size=6)
+moods = st.fixed_dictionaries(dict.fromkeys([*TARGETS, "region"], st.sampled_from(ANSWERS)))
 
 
 class Machine(RuleBasedStateMachine):
@@ -75,13 +81,17 @@ class Machine(RuleBasedStateMachine):
 
     # ---- what people do
 
-    @initialize(draft=drafts)
-    def begin(self, draft: dict[str, Any]) -> None:
-        self._register([draft], OWNERS[0], None)
+    @initialize(some=st.lists(drafts, min_size=1, max_size=5), some_lives=lives, some_moods=moods)
+    def begin(self, some: list[dict[str, Any]], some_lives: Lives, some_moods: dict[str, str]) -> None:
+        self.world.receivers.moods = some_moods
+        for draft in some:
+            self._register([draft], OWNERS[0], None)
+        self.all_go_on(some_lives, INTERVAL)
 
     @rule(some=st.lists(drafts, min_size=1, max_size=3), owner=st.sampled_from(OWNERS), key=st.sampled_from([None, "k0", "k1"]))
     def register(self, some: list[dict[str, Any]], owner: Owner, key: str | None) -> None:
         self._register(some, owner, key)
+        self._pass(INTERVAL)
 
     @rule(which=tasks, stop_tracking=st.booleans())
     def cancel(self, which: int, stop_tracking: bool) -> None:
@@ -137,25 +147,34 @@ class Machine(RuleBasedStateMachine):
 
     # ---- what the outside does
 
-    @rule(which=tasks, kind=st.sampled_from(SAYS), percent=percents, size=st.sampled_from([None, None, 4096]))
-    def says(self, which: int, kind: str, percent: float, size: int | None) -> None:
+    @rule(some=lives, seconds=st.sampled_from([0.06, INTERVAL, INTERVAL, INTERVAL, 300.0]))
+    def all_go_on(self, some: Lives, seconds: float) -> None:
+        """Each task gets its own turn of fate, which stays until the next."""
+        for known, (saying, start, forget) in zip(self.known.values(), cycle(some), strict=False):
+            outside = self.world.outsides[known.zone]
+            outside.says[known.uid], outside.starts[known.uid], outside.forgets[known.uid] = saying, start, forget
+        self._pass(seconds)
+
+    @rule(which=tasks, saying=sayings)
+    def one_goes_on(self, which: int, saying: Saying) -> None:
         known = self._one(which, *LIVE)
-        self.world.outsides[known.zone].says[known.uid] = Saying(kind, percent, size)
+        self.world.outsides[known.zone].says[known.uid] = saying
         self._pass(INTERVAL)
 
-    @rule(which=tasks, start=st.sampled_from(STARTS), forget=st.sampled_from(FORGETS))
-    def behaves(self, which: int, start: str, forget: str) -> None:
-        known = self._one(which)
-        outside = self.world.outsides[known.zone]
-        outside.starts[known.uid], outside.forgets[known.uid] = start, forget
+    @rule(which=tasks)
+    def one_vanishes(self, which: int) -> None:
+        known = self._one(which, "running", "cancelling")
+        self.world.outsides[known.zone].says[known.uid] = Saying("vanished")
+        for _ in range(3):
+            self._pass(INTERVAL)
 
     @rule(zone=st.sampled_from(ZONES), silent=st.booleans())
     def is_silent(self, zone: str, silent: bool) -> None:
         self.world.outsides[zone].silent = silent
 
-    @rule(receiver=st.sampled_from([*TARGETS, "region"]), mood=st.sampled_from(ANSWERS))
-    def answers(self, receiver: str, mood: str) -> None:
-        self.world.receivers.moods[receiver] = mood
+    @rule(some=moods)
+    def receivers_answer(self, some: dict[str, str]) -> None:
+        self.world.receivers.moods = some
 
     # ---- time, stops and crashes
 
@@ -184,6 +203,7 @@ class Machine(RuleBasedStateMachine):
     def crash(self) -> None:
         self._remember()
         self.world.crash()
+        self.world.settle()
         self._learn(crashed=True)
 
     @precondition(lambda self: self.durable)
@@ -317,10 +337,11 @@ class Machine(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         before = {zone: outside.polls for zone, outside in self.world.outsides.items()}
-        self._learn(self.world.settle())
+        crashes = self.world.settle()
+        self._learn(crashes > 0)
         for zone, outside in self.world.outsides.items():
             surprises = [uid for uid, saying in outside.says.items() if saying.kind == "surprise"]
-            most = 3 + 2 * len(self.known) if surprises else 3
+            most = 0 if zone in self.paused else (3 + 2 * len(self.known) * bool(surprises)) * (1 + crashes)
             assert outside.polls - before[zone] <= most, "a storm of polls"
 
     def _learn(self, crashed: bool) -> None:

@@ -30,8 +30,10 @@ KEYS = {"task": "uid", "event": "seq", "delivery": "id", "idempotency": "owner, 
 
 
 def examine(path: Path, version: int, make: Make) -> str | None:
-    """Why the store at `path` cannot be used; None if it can, or if there is none. Rows are looked at in a store of this
-    `version` only: of another one it is not known what they should be."""
+    """Why the store at `path` cannot be used; None if it can, or if there is none.
+
+    Indexes and rows are looked at only after a stop because of them (`suspect`): that costs time for each row, and a start
+    must not. Rows only in a store of this `version`: of another one it is not known what they should be."""
     wal = Path(f"{path}-wal")
     if not path.exists():
         return None
@@ -39,10 +41,11 @@ def examine(path: Path, version: int, make: Make) -> str | None:
         return "it is empty"
     try:
         with closing(_open(path)) as connection:
-            check = "integrity_check" if _mark(path).exists() else "quick_check"
+            thorough = _mark(path).exists()
+            check = "integrity_check" if thorough else "quick_check"
             (verdict,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
             if verdict == "ok" and connection.execute("PRAGMA user_version").fetchone() == (version,):
-                verdict = _senseless(connection, make) or verdict
+                verdict = _strange_tables(connection, make) or (thorough and _strange_row(connection)) or verdict
     except sqlite3.DatabaseError as error:
         if _code(error) not in DAMAGED:
             raise  # a full disk, no permission, no descriptor: the store itself may be in order
@@ -79,8 +82,8 @@ def mend(path: Path, now: float, version: int, make: Make) -> dict[str, Any] | N
 
 
 def suspect(path: Path) -> None:
-    """A statement found the store damaged although it had looked sound: the next start looks at all indexes too, which takes
-    longer than the regular check."""
+    """The store turned out to be damaged although it had looked sound: the next start looks at all indexes and rows too,
+    which takes longer than the regular check."""
     _mark(path).touch(mode=0o600)
 
 
@@ -102,12 +105,16 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
 
 
-def _senseless(connection: sqlite3.Connection, make: Make) -> str | None:
-    """What is wrong with tables and rows of a store whose pages are in order."""
+def _strange_tables(connection: sqlite3.Connection, make: Make) -> str | None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         make(model)
         if not _shape(model) <= _shape(connection):
             return "its tables are not what they should be"
+    return None
+
+
+def _strange_row(connection: sqlite3.Connection) -> str | None:
+    """What is wrong with the rows of a store whose pages are in order."""
     for table in ("task", "event", "delivery"):
         rows = connection.execute(f"SELECT * FROM {table}")  # noqa: S608
         columns = [column[0] for column in rows.description]

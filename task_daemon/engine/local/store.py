@@ -21,6 +21,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+import msgspec
+
 from task_daemon.core import crash
 from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull
 from task_daemon.engine.local import salvage
@@ -128,6 +130,8 @@ class Store:
                 result = look(self.reading), None
             except Exception as error:
                 result = None, error
+                if _damaged(error):
+                    self._break(error)
             self._on_loop(self._resolve, [(answer, result)])
 
         if self._closed:
@@ -135,7 +139,7 @@ class Store:
         self._reader.submit(call)
         try:
             return await answer
-        except sqlite3.Error as error:
+        except (sqlite3.Error, msgspec.DecodeError) as error:
             raise Degraded(f"cannot read the store: {error}", retry_after=5.0) from error
 
     def facts(self) -> dict[str, Any]:
@@ -266,7 +270,7 @@ class Store:
             return [(None, _full())] * len(group)
         if code in PASSING:
             return [(None, Degraded(f"cannot write to the store now: {error}", retry_after=1.0))] * len(group)
-        if not within or (isinstance(error, sqlite3.Error) and code not in OF_ONE_OPERATION):
+        if not within or _damaged(error) or (isinstance(error, sqlite3.Error) and code not in OF_ONE_OPERATION):
             return self._unknown(group, error)
         if len(group) == 1:
             log.error("cannot store an operation: %s", error, exc_info=error)
@@ -286,7 +290,7 @@ class Store:
     def _break(self, error: BaseException) -> None:
         if self._broken is None:
             self._broken = error
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in salvage.DAMAGED:
+            if _damaged(error):
                 with suppress(OSError):
                     salvage.suspect(self.path)
             log.critical("the store cannot be trusted any more and takes nothing from here on: %s", error, exc_info=error)
@@ -326,6 +330,14 @@ class Store:
 
 def _full() -> StoreFull:
     return StoreFull("cannot write to the store: its disk is full; free some space", retry_after=10.0)
+
+
+def _damaged(error: BaseException) -> bool:
+    """Whether what was stored cannot be read back: damaged pages, bytes that are no text, a row that makes no sense."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        return code in salvage.DAMAGED or "decode" in str(error).lower()
+    return isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
 
 
 def migrations() -> list[str]:
