@@ -40,6 +40,8 @@ poll_interval = {POLL_INTERVAL}
 log_level = "warning"
 [limits]
 live_tasks_per_uid = 1000000
+connections = 4096
+connections_per_uid = 4096
 [zones.sim]
 backend = "simulated"
 scenario = [{{ id = "*", finish_after = 1000000 }}]
