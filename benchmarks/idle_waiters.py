@@ -41,9 +41,8 @@ def main() -> None:
     print(f"{about['cores']} cores, load {about['load'][0]}, fsync {about['fsync_seconds'] * 1e3:.2f} ms")
     for name, place in (("p50", 0), ("p99", 1)):
         without, with_them = (statistics.median(turn[place] for turn in turns) for turns in (alone, beside))
-        print(
-            f"{name}: {without * 1e3:.2f} ms alone, {with_them * 1e3:.2f} ms beside {2 * WAITERS} waiters: x {with_them / without:.2f}"
-        )
+        ratio = with_them / without
+        print(f"{name}: {without * 1e3:.2f} ms alone, {with_them * 1e3:.2f} ms beside {2 * WAITERS} waiters: x {ratio:.2f}")
 
 
 def asking(path: str, target: str) -> socket.socket:
