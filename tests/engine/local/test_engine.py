@@ -19,6 +19,7 @@ from task_daemon.core.model import Query, State
 from task_daemon.core.ports import Again, Beat, NewTask
 from task_daemon.engine.local.engine import LocalEngine
 from tests.contract.engine_case import Case, a_delivery, a_task, finished, progress, running
+from tests.waiting import eventually
 
 Eventually = Callable[..., None]
 HUNG = ("h0", "h1", "h2", "h3")
@@ -57,13 +58,18 @@ def crash(case: Case, eventually: Eventually) -> None:
 
 
 async def hang(case: Case, *zones: str) -> None:
+    """Returns when a poll of each zone hangs: one that was given up before it began would not."""
+    hanging: set[str] = set()
+
     def act(beat: Beat) -> Again:
+        hanging.add(beat.zone)
         case.hold.wait(60)
         return Again()
 
     case.acts.update(dict.fromkeys(zones, act))
     case.clock.advance(10)
     await case.engine.idle(besides=zones)
+    await asyncio.to_thread(eventually, "the polls hang", lambda: hanging == set(zones))
 
 
 async def test_f6_i6_other_zones_are_polled_and_everything_expires_when_four_zones_hang(
