@@ -20,7 +20,7 @@ check-types:
 	.venv/bin/mypy
 
 tests:
-	.venv/bin/pytest -q -n auto --maxprocesses=4
+	.venv/bin/pytest -q
 
 bench: setup           ## first figures: registrations a second, memory, start and stop
 	.venv/bin/python benchmarks/first_figures.py
