@@ -29,7 +29,7 @@ from tests.waiting import eventually
 
 TIMEOUT = 0.5  # seconds
 GENEROUS = 3.0  # seconds; this machine may be busy
-UNHINDERED = 2.0  # seconds that a healthy zone's poll may take at the very most; undisturbed it takes 1 ms
+UNHINDERED = 1.5  # seconds that a healthy zone's poll may take at the very most; undisturbed it takes 1 ms
 RUNNING = {"id": "job-1", "status": "running", "type": "backup", "current-progress": 1, "total-progress": 4}
 CONCLUDED = {**RUNNING, "status": "concluded", "current-progress": 4}
 
