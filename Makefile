@@ -22,8 +22,8 @@ check-types:
 tests:
 	.venv/bin/pytest -q
 
-bench: setup           ## first figures: registrations a second, memory, start and stop
-	.venv/bin/python benchmarks/first_figures.py
+bench: setup           ## every row of the table, at most 20 minutes; one row: .venv/bin/python -m benchmarks p01
+	.venv/bin/python -m benchmarks
 
 lock: setup            ## renew requirements.lock; needs uv on the PATH
 	uv pip compile pyproject.toml --extra test --extra keystone --universal --python-version 3.11 --generate-hashes \
