@@ -150,6 +150,13 @@ class Client:
         """The task now and after every change, progress included, up to its end. Raises WaitTimeout."""
         return waiting.watch(self._get, uid, timeout)
 
+    def watch_many(self, uids: Sequence[str], timeout: float | None = None, every: float = 1.0) -> Iterator[Task]:
+        """Each task now and after every change, until all have ended. Raises WaitTimeout with those that have not.
+
+        Changes of state are told at once; progress is looked at every `every` seconds, less often for more than 50 tasks.
+        """
+        return waiting.watch_many(self._get, self._page, self.cursor, uids, timeout, every)
+
     # ------------------------------------------------------------------ steering
 
     def cancel(self, uid: str, stop_tracking: bool = False) -> Task:
@@ -194,13 +201,17 @@ class Client:
         found = (Callback.read(row) for row in rows)
         return builtins.list(islice((each for each in found if state is None or each.state == state), limit))
 
-    def replay(self, callback_id: str) -> None:
-        """Have a callback made again from the start of its schedule."""
-        self._caller.call("POST", f"/v1/callbacks/{quote(callback_id, safe='')}/replay", body={})
+    def callback(self, callback_id: str) -> Callback:
+        """One callback with its latest tries."""
+        return Callback.read(self._object("GET", _callback(callback_id)))
 
-    def ack(self, callback_id: str) -> None:
+    def replay(self, callback_id: str) -> Callback:
+        """Have a callback made again from the start of its schedule."""
+        return Callback.read(self._object("POST", _callback(callback_id, "/replay"), body={}))
+
+    def ack(self, callback_id: str) -> Callback:
         """Take a callback as read: it is not made any more."""
-        self._caller.call("POST", f"/v1/callbacks/{quote(callback_id, safe='')}/ack", body={}, repeatable=True)
+        return Callback.read(self._object("POST", _callback(callback_id, "/ack"), body={}, repeatable=True))
 
     def explain(self, uid: str) -> Object:
         """Why the task is where it is, and what happens next and when."""
@@ -303,3 +314,7 @@ def draft(id: str, action: str, zone: str, **given: Any) -> Object:  # noqa: A00
 
 def _task(uid: str, rest: str = "") -> str:
     return f"/v1/tasks/{quote(uid, safe='')}{rest}"
+
+
+def _callback(callback_id: str, rest: str = "") -> str:
+    return f"/v1/callbacks/{quote(callback_id, safe='')}{rest}"

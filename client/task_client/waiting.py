@@ -10,6 +10,7 @@ from task_client.types import FINAL, Event, Task
 
 FOR_EVER = math.inf
 LONGEST_HOLD = 60.0  # seconds the daemon is asked to hold one request; it accepts up to 300
+LOOKS_PER_SECOND = 50  # at most, at the progress of tasks that are watched together
 ENDS = frozenset(f"task.{state}" for state in FINAL) | {"task.resolved"}
 
 
@@ -97,6 +98,48 @@ def watch(get: Get, uid: str, timeout: float | None) -> Iterator[Task]:
         task = get(uid, span.hold, "change", known, span.left)
         if task is not None and task.revision == known and not task.done:
             task = None  # time was up without a change
+
+
+def watch_many(
+    get: Get,
+    page: Page,
+    cursor: Callable[[], int],
+    uids: Sequence[str],
+    timeout: float | None,
+    every: float,
+) -> Iterator[Task]:
+    """State changes come by the stream of events, at once; progress by a look at each open task every so many seconds."""
+    span = _Span(timeout)
+    known: dict[str, int] = {}
+    open_ = dict.fromkeys(uids)
+    after: int | None = None
+    look_again = 0.0
+    while open_:
+        try:
+            if after is None:
+                after, look_again = cursor(), 0.0
+                events: list[Event] = []
+            else:
+                events, after = page(after, min(max(0.0, look_again - time.monotonic()), span.left), span.left)
+        except RequestRefused as refusal:
+            if refusal.code != "cursor-expired":
+                raise
+            after = None
+            continue
+        touched = dict.fromkeys(event.uid for event in events if event.uid in open_)
+        if time.monotonic() >= look_again:
+            touched = dict(open_)
+            look_again = time.monotonic() + max(every, len(open_) / LOOKS_PER_SECOND)
+        for uid in touched:
+            task = get(uid, None, None, known.get(uid), span.left)
+            if task is None or task.revision == known.get(uid):
+                continue
+            known[uid] = task.revision
+            if task.done:
+                del open_[uid]
+            yield task
+        if open_ and span.left <= 0:
+            raise WaitTimeout(list(open_), span.seconds)
 
 
 def _wait(get: Get, uid: str, span: _Span, raise_on_failure: bool) -> Task:

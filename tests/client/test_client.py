@@ -117,8 +117,9 @@ def test_small_requests_go_where_the_contract_says(server: ScriptedServer, clien
     server.on("POST", "/v1/zones/vm1/resume", Reply(200, {"zone": "vm1", "state": "ok"}))
     server.on("GET", "/v1/actions", Reply(200, {"actions": [{"action": "backup"}]}))
     server.on("GET", "/v1/info", Reply(200, {"version": "1"}))
-    server.on("POST", "/v1/callbacks/c%2F1/replay", Reply(202))
-    server.on("POST", "/v1/callbacks/c%2F1/ack", Reply(200))
+    server.on("POST", "/v1/callbacks/c%2F1/replay", Reply(202, {"id": "c/1", "state": "pending"}))
+    server.on("POST", "/v1/callbacks/c%2F1/ack", Reply(200, {"id": "c/1", "state": "acked"}))
+    server.on("GET", "/v1/callbacks/c%2F1", Reply(200, {"id": "c/1", "attempts": 3}))
 
     client.poll("u1")
     assert client.resolve("u1", "succeeded", "seen").succeeded
@@ -130,8 +131,9 @@ def test_small_requests_go_where_the_contract_says(server: ScriptedServer, clien
     assert client.resume_zone("vm1")["state"] == "ok"
     assert client.actions() == [{"action": "backup"}]
     assert client.info() == {"version": "1"}
-    client.replay("c/1")
-    client.ack("c/1")
+    assert client.callback("c/1").attempts == 3
+    assert client.replay("c/1").state == "pending"
+    assert client.ack("c/1").state == "acked"
 
 
 def test_events_of_all_tasks_come_page_by_page_until_there_are_no_more(server: ScriptedServer, client: Client) -> None:

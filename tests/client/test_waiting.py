@@ -150,3 +150,54 @@ def test_only_one_warning_is_logged_when_an_outage_lasts(
         make_client().wait("u1", timeout=0.2)
 
     assert len([record for record in caplog.records if "trying again" in record.getMessage()]) == 1
+
+
+def events_of(*found: tuple[int, str, str]) -> Reply:
+    rows = [{"seq": seq, "uid": uid, "type": kind} for seq, uid, kind in found]
+    return Reply(body={"events": rows, "cursor": max((seq for seq, _, _ in found), default=9)})
+
+
+def test_watch_many_tells_each_change_until_all_have_ended(server: ScriptedServer, client: Client) -> None:
+    """Ends come by the stream of events; a task without an event is not asked for again before its time."""
+    server.on("GET", "/v1/tasks", Reply(body={"tasks": [], "cursor": 9}))
+    first, second = events_of((10, "u2", "task.succeeded"), (11, "u9", "task.failed")), events_of((12, "u1", "task.failed"))
+    server.on("GET", "/v1/events", first, second)
+    server.on("GET", "/v1/tasks/u1", Reply(body=task("u1")), Reply(body=task("u1", "failed", revision=3)))
+    server.on("GET", "/v1/tasks/u2", Reply(body=task("u2")), Reply(body=task("u2", "succeeded", revision=2)))
+
+    seen = [(each.uid, each.state) for each in client.watch_many(["u1", "u2", "u1"], every=1000)]
+
+    assert seen == [("u1", "running"), ("u2", "running"), ("u2", "succeeded"), ("u1", "failed")]
+    assert [asked.path for asked in server.asked].count("/v1/tasks/u1") == 2
+
+
+def test_watch_many_looks_at_progress_in_between(server: ScriptedServer, client: Client) -> None:
+    """No event comes; the progress and the end are seen all the same."""
+    server.on("GET", "/v1/tasks", Reply(body={"tasks": [], "cursor": 9}))
+    server.on("GET", "/v1/events", events_of())
+    moving = Reply(body=task("u1", revision=2, progress={"percent": 5.0}))
+    server.on("GET", "/v1/tasks/u1", Reply(body=task("u1")), Reply(304), moving, Reply(body=task("u1", "lost", revision=3)))
+
+    seen = [(each.state, each.progress.percent) for each in client.watch_many(["u1"], every=0.001)]
+
+    assert seen == [("running", None), ("running", 5.0), ("lost", None)]
+
+
+def test_watch_many_names_those_that_have_not_ended_when_time_is_up(server: ScriptedServer, client: Client) -> None:
+    server.on("GET", "/v1/tasks", Reply(body={"tasks": [], "cursor": 9}))
+    server.on("GET", "/v1/events", events_of())
+    server.on("GET", "/v1/tasks/u1", Reply(body=task("u1", "succeeded")))
+    server.on("GET", "/v1/tasks/u2", Reply(body=task("u2")))
+
+    with pytest.raises(WaitTimeout) as caught:
+        list(client.watch_many(["u1", "u2"], timeout=0.05, every=0.01))
+
+    assert caught.value.uids == ("u2",)
+
+
+def test_watch_many_begins_anew_when_its_cursor_has_expired(server: ScriptedServer, client: Client) -> None:
+    server.on("GET", "/v1/tasks", Reply(body={"tasks": [], "cursor": 9}))
+    server.on("GET", "/v1/events", problem(410, "cursor-expired", "too old"))
+    server.on("GET", "/v1/tasks/u1", Reply(body=task("u1")), Reply(body=task("u1", "succeeded", revision=2)))
+
+    assert [each.done for each in client.watch_many(["u1"], every=1000)] == [False, True]

@@ -1,16 +1,18 @@
 """taskctl: the user's tool. One file for each verb, loaded when it is asked for."""
 
+from collections.abc import Iterator
 from importlib import import_module
 
 import click
 
-from task_client.cli.frame import EXIT_CODES, Settings
+from task_client.cli.frame import EPILOG, Settings
 
 VERBS = (
     "register",
     "run",
     "list",
     "show",
+    "watch",
     "wait",
     "cancel",
     "poll",
@@ -40,10 +42,21 @@ class Verbs(click.Group):
         return command
 
 
-@click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--socket", metavar="PATH", envvar="TASK_DAEMON_SOCKET", help="The daemon's socket [default: of `taskctl start`].")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; understood after the verb too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line; understood after the verb too.")
 @click.pass_context
 def main(ctx: click.Context, socket: str | None, as_json: bool) -> None:
     """Register long work with task-daemon, look at it, wait for it, cancel it."""
     ctx.obj = Settings(socket, as_json)
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every verb, and the verbs of verbs, with the words that call them."""
+    context = click.Context(main)
+    for name in VERBS:
+        command = main.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from (((name, inner), command.commands[inner]) for inner in command.commands)
+        elif command is not None:
+            yield (name,), command

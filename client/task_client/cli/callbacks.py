@@ -1,27 +1,60 @@
 import click
 
-from task_client.cli.frame import Settings, verb
+from task_client.cli.frame import Nouns, Settings, formatted, verb
+
+COLUMNS = ("id", "state", "attempts", "type", "next_at", "uid", "url")
+
+
+@click.group("callbacks", cls=Nouns)
+def command() -> None:
+    """Callbacks, and what came of them: list, show, replay, ack."""
 
 
 @verb
 @click.argument("uid", required=False)
 @click.option("--state", type=click.Choice(["pending", "delivered", "dead", "acked"]))
-@click.option("--replay", metavar="ID", help="Have this callback made again.")
-@click.option("--ack", metavar="ID", help="Take this callback as read: it is not made any more.")
-def command(settings: Settings, uid: str | None, state: str | None, replay: str | None, ack: str | None) -> None:
-    """Callbacks of one task or of all, and what came of them."""
-    from task_client.cli.output import print_json, print_rows
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@formatted
+def list_(settings: Settings, uid: str | None, state: str | None, limit: int) -> None:
+    """Callbacks of one task (in their order) or of all (newest first)."""
+    from task_client.cli.output import print_objects
+    from task_client.types import Callback
+
+    found = settings.client().callbacks(uid, state, limit)
+    print_objects(settings, (each.raw for each in found), COLUMNS, Callback.__dataclass_fields__)
+
+
+@verb
+@click.argument("callback_id", metavar="ID")
+@formatted
+def show(settings: Settings, callback_id: str) -> None:
+    """One callback with its latest tries: when, status, error, beginning of the answer."""
+    from task_client.cli.output import print_object
+
+    print_object(settings, settings.client().callback(callback_id).raw)
+
+
+@verb
+@click.argument("callback_ids", metavar="ID...", nargs=-1, required=True)
+@formatted
+def replay(settings: Settings, callback_ids: tuple[str, ...]) -> None:
+    """Have callbacks made again, from the start of their schedule; receivers know repeats by `webhook-id`."""
+    from task_client.cli.output import print_objects
 
     client = settings.client()
-    if replay or ack:
-        if replay:
-            client.replay(replay)
-        if ack:
-            client.ack(ack)
-        return
-    found = client.callbacks(uid, state)
-    if settings.json:
-        print_json({"callbacks": [each.raw for each in found]})
-    else:
-        rows = ((c.id, c.state, c.attempts, c.type, c.raw.get("next_at"), c.uid, c.url) for c in found)
-        print_rows(("id", "state", "attempts", "type", "next", "uid", "url"), rows)
+    print_objects(settings, (client.replay(each).raw for each in callback_ids), COLUMNS)
+
+
+@verb
+@click.argument("callback_ids", metavar="ID...", nargs=-1, required=True)
+@formatted
+def ack(settings: Settings, callback_ids: tuple[str, ...]) -> None:
+    """Take callbacks as read: they are not made any more."""
+    from task_client.cli.output import print_objects
+
+    client = settings.client()
+    print_objects(settings, (client.ack(each).raw for each in callback_ids), COLUMNS)
+
+
+for each in (list_, show, replay, ack):
+    command.add_command(each)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from task_client.cli.frame import Settings, pairs
+from task_client.cli.frame import Settings, formatted, pairs
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -21,6 +21,7 @@ _OPTIONS = (
     click.option("--key", metavar="TEXT", help="Idempotency key: registering again under it changes nothing."),
     click.option("--wait", is_flag=True, help="Follow the task to its end; the exit code tells how it ended."),
     click.option("--wait-timeout", type=float, metavar="SECONDS", help="How long to follow it, at most."),
+    formatted,
 )
 
 
@@ -42,14 +43,11 @@ def submit(
     **members: Any,
 ) -> int:
     from task_client.cli.following import follow
-    from task_client.cli.output import print_json
+    from task_client.cli.output import print_object
 
     client = settings.client()
     task = client.register(id_, action, zone, labels=labels or None, idempotency_key=key, **members)
     if wait or wait_timeout is not None:
-        return follow(settings, client, task, wait_timeout)
-    if settings.json:
-        print_json(task.raw)
-    else:
-        click.echo(task.uid)
+        return follow(settings, client, [task], wait_timeout)
+    print_object(settings, task.raw, lambda: click.echo(task.uid))
     return 0

@@ -11,7 +11,8 @@ from task_client.cli.frame import Settings, verb
 @click.argument("uid")
 def command(settings: Settings, uid: str) -> None:
     """Why a task is where it is, and what happens next and when."""
-    from task_client.cli.output import one_line, print_json
+    from task_client.cli.formats import one_line
+    from task_client.cli.output import print_json
 
     found = settings.client().explain(uid)
     if settings.json:
@@ -70,12 +71,7 @@ def _when(at: str | None, now: str | None) -> str:
         seconds = (datetime.fromisoformat(at or "") - datetime.fromisoformat(now or "")).total_seconds()
     except (ValueError, TypeError):
         return str(at)
-    far = _span(abs(seconds))
+    from task_client.cli.output import span
+
+    far = span(abs(seconds))
     return f"in {far} ({at})" if seconds >= 0 else f"{far} ago ({at})"
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

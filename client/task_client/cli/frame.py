@@ -3,29 +3,36 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from task_client.errors import AnswerUnknown, ClientError, DaemonNotStarted, DaemonUnreachable, RequestRefused, WaitTimeout
 
 if TYPE_CHECKING:
+    from task_client.cli.formats import Format
     from task_client.client import Client
 
-EXIT_CODES = """\b
-Exit codes:
-  0  done; of a task that was waited for: succeeded
-  1  the task failed
-  2  wrong usage
-  3  the daemon cannot be reached, or its answer got lost
-  4  the task is lost: the backend does not know it any more
-  5  time was up before the task's end; the work goes on
-  6  the task was cancelled
-  7  the daemon refused the request
-
-Tables are for terminals; in a pipe, rows come one a line, tab-separated."""
+EXIT_CODES = {
+    0: "done; of tasks that were waited for: succeeded",
+    1: "a task failed",
+    2: "wrong usage",
+    3: "the daemon cannot be reached, or its answer got lost",
+    4: "a task is lost: the backend does not know it any more",
+    5: "time was up before the end; the work goes on",
+    6: "a task was cancelled",
+    7: "the daemon refused the request",
+    130: "interrupted; the work goes on",
+}
+OF_SEVERAL = "Of several tasks the first of 1, 4, 6 counts that befell one of them."
+OUTPUT = "Tables are for terminals; in a pipe, rows come one a line, tab-separated. --json prints one object a line."
+_CODES = "\n".join(f"{code:5}  {text}" for code, text in EXIT_CODES.items())
+EPILOG = f"\b\nExit codes:\n{_CODES}\n\n{OF_SEVERAL}\n\n{OUTPUT}"
 
 STATE_CODES = {"succeeded": 0, "failed": 1, "lost": 4, "cancelled": 6}
+INTERRUPTED = 130
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NEXT = {
     "unknown-action": "`taskctl actions` lists what is accepted",
@@ -33,6 +40,8 @@ _NEXT = {
     "not-found": "`taskctl list` shows the tasks there are",
     "gone": "it was deleted; `taskctl list` shows the tasks there are",
     "not-cancellable": "`taskctl cancel --stop-tracking UID` ends the watching and leaves the work alone",
+    "already-finished": "`taskctl show UID` tells how it ended",
+    "cursor-expired": "leave --after out; what is older is not retained",
     "conflict": "`taskctl list --open` shows the one that is watched already",
     "not-lost": "`taskctl show UID` tells its state",
     "forbidden": "ask the daemon's administrator, or use the account that registered the task",
@@ -43,6 +52,7 @@ _NEXT = {
 class Settings:
     given_socket: str | None
     json: bool
+    format: "Format | None" = None
 
     @property
     def socket(self) -> str:
@@ -61,23 +71,55 @@ class Settings:
 
 
 def verb(function: Callable[..., int | None]) -> click.Command:
-    """A command: gets Settings first, answers its exit code (None: 0). Errors of the client end it with theirs."""
+    """A command: gets Settings first, answers its exit code (None: 0). Errors of the client end it with theirs.
 
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    It is named after its module, or after itself where a module has several.
+    """
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
     @wraps(function)
-    def run(as_json: bool, **arguments: Any) -> None:
+    def run(as_json: bool, template: str | None = None, **arguments: Any) -> None:
         ctx = click.get_current_context()
         settings: Settings = ctx.obj
+        as_json = settings.json or as_json
         try:
-            code = function(replace(settings, json=settings.json or as_json), **arguments)
+            code = function(replace(settings, json=as_json, format=_format(template, as_json)), **arguments)
         except ClientError as error:
             for line in _lines(error):
                 click.echo(line, err=True)
             ctx.exit(_code(error))
+        except KeyboardInterrupt:
+            click.echo("taskctl: interrupted; what was registered goes on", err=True)
+            ctx.exit(INTERRUPTED)
         ctx.exit(code or 0)
 
-    name = function.__module__.rsplit(".", 1)[-1].replace("_", "-")
-    return click.command(name)(run)
+    own = function.__name__ if function.__name__ != "command" else function.__module__.rpartition(".")[2]
+    return click.command(own.rstrip("_").replace("_", "-"))(run)
+
+
+def formatted(function: Function) -> Function:
+    """For verbs that print objects."""
+    text = "Columns such as uid,state,progress.percent, or a template such as '{uid} is {state}'."
+    return click.option("--format", "template", metavar="TEXT", help=text)(function)
+
+
+class Nouns(click.Group):
+    """A verb with verbs of its own; `list` is meant when none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+def _format(template: str | None, as_json: bool) -> "Format | None":
+    if template is None:
+        return None
+    if as_json:
+        raise click.UsageError("--json and --format exclude each other")
+    from task_client.cli.formats import Format
+
+    return Format.read(template)
 
 
 def pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

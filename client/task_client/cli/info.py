@@ -1,13 +1,10 @@
-from task_client.cli.frame import Settings, verb
+from task_client.cli.frame import Settings, formatted, verb
 
 
 @verb
+@formatted
 def command(settings: Settings) -> None:
     """The daemon's version, features and limits."""
-    from task_client.cli.output import print_json, print_members
+    from task_client.cli.output import print_object
 
-    found = settings.client().info()
-    if settings.json:
-        print_json(found)
-    else:
-        print_members(found)
+    print_object(settings, settings.client().info())

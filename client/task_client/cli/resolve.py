@@ -2,19 +2,16 @@ from typing import Literal
 
 import click
 
-from task_client.cli.frame import Settings, verb
+from task_client.cli.frame import Settings, formatted, verb
 
 
 @verb
 @click.argument("uid")
 @click.argument("state", type=click.Choice(["succeeded", "failed"]))
 @click.option("--reason", default="", help="Kept in the task's history.")
+@formatted
 def command(settings: Settings, uid: str, state: Literal["succeeded", "failed"], reason: str) -> None:
     """Decide how a lost task ended."""
-    from task_client.cli.output import print_json, summary
+    from task_client.cli.output import print_summary
 
-    task = settings.client().resolve(uid, state, reason)
-    if settings.json:
-        print_json(task.raw)
-    else:
-        click.echo(summary(task))
+    print_summary(settings, settings.client().resolve(uid, state, reason))

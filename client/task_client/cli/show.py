@@ -1,12 +1,13 @@
 import click
 
-from task_client.cli.frame import Settings, verb
+from task_client.cli.frame import Settings, formatted, verb
 
 
 @verb
 @click.argument("uid")
+@formatted
 def command(settings: Settings, uid: str) -> None:
     """Show everything about one task."""
-    from task_client.cli.output import print_task
+    from task_client.cli.output import print_object
 
-    print_task(settings.client().get(uid), settings.json)
+    print_object(settings, settings.client().get(uid).raw)

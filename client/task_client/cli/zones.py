@@ -1,24 +1,43 @@
 import click
 
-from task_client.cli.frame import Settings, verb
+from task_client.cli.frame import Nouns, Settings, formatted, verb
 
 COLUMNS = ("zone", "state", "backend", "live_tasks", "last_answer_at", "latency_seconds", "last_error")
 
 
-@verb
-@click.option("--pause", metavar="ZONE", help="Stop polling this zone.")
-@click.option("--resume", metavar="ZONE", help="Go on polling this zone.")
-def command(settings: Settings, pause: str | None, resume: str | None) -> None:
-    """The zones: state, last answer, last error; --json shows all there is."""
-    from task_client.cli.output import print_json, print_rows
+@click.group("zones", cls=Nouns)
+def command() -> None:
+    """Zones, and how each is doing: list, pause, resume."""
 
-    client = settings.client()
-    if pause:
-        client.pause_zone(pause)
-    if resume:
-        client.resume_zone(resume)
-    found = client.zones()
-    if settings.json:
-        print_json({"zones": found})
-    else:
-        print_rows(COLUMNS, ([zone.get(name) for name in COLUMNS] for zone in found))
+
+@verb
+@formatted
+def list_(settings: Settings) -> None:
+    """The zones: state, last answer, last error; --json shows all there is."""
+    from task_client.cli.output import print_objects
+
+    print_objects(settings, settings.client().zones(), COLUMNS)
+
+
+@verb
+@click.argument("zone")
+@formatted
+def pause(settings: Settings, zone: str) -> None:
+    """Stop polling a zone, until it is resumed; its tasks are kept, and their deadlines go on."""
+    from task_client.cli.output import print_objects
+
+    print_objects(settings, [settings.client().pause_zone(zone)], COLUMNS)
+
+
+@verb
+@click.argument("zone")
+@formatted
+def resume(settings: Settings, zone: str) -> None:
+    """Go on polling a paused zone."""
+    from task_client.cli.output import print_objects
+
+    print_objects(settings, [settings.client().resume_zone(zone)], COLUMNS)
+
+
+for each in (list_, pause, resume):
+    command.add_command(each)

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from task_client.cli import VERBS, main
+from task_client.cli import VERBS, commands, main
 from tests.client.scripted import Reply, ScriptedServer, problem, task
+
+SHOWN = 'id: c\ntries: [{"status": 500}]'
 
 Taskctl = Callable[..., Result]
 
@@ -25,19 +27,21 @@ def taskctl(socket_path: str) -> Taskctl:
     return run
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_and_takes_json_after_it(taskctl: Taskctl, verb: str) -> None:
-    shown = taskctl(verb, "--help")
+def test_every_verb_has_help_and_takes_json_after_it(taskctl: Taskctl) -> None:
+    found = list(commands())
 
-    assert shown.exit_code == 0
-    assert "--json" in shown.output
-    assert f"main {verb}" in shown.output
+    assert {names[0] for names, _ in found} == set(VERBS)
+    for names, _ in found:
+        shown = taskctl(*names, "--help")
+        assert shown.exit_code == 0
+        assert "--json" in shown.output, names
+        assert f"main {' '.join(names)}" in shown.output
 
 
 def test_help_tells_the_exit_codes(taskctl: Taskctl) -> None:
     shown = taskctl("--help").output
 
-    for line in ("1  the task failed", "3  the daemon cannot be reached", "4  the task is lost", "7  the daemon refused"):
+    for line in ("1  a task failed", "3  the daemon cannot be reached", "4  a task is lost", "7  the daemon refused"):
         assert line in shown
 
 
@@ -69,16 +73,95 @@ def test_run_is_wrong_usage_when_parameters_cannot_be_read(taskctl: Taskctl, wro
 
 @pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 1), ("lost", 4), ("cancelled", 6)])
 def test_wait_tells_the_end_by_its_exit_code(server: ScriptedServer, taskctl: Taskctl, state: str, code: int) -> None:
-    moving = task(revision=2, progress={"percent": 40.0})
     end = task(state=state, revision=3, error={"kind": "backend", "message": "why"} if code == 1 else None)
-    server.on("GET", "/v1/tasks/u1", Reply(body=task()), Reply(body=task()), Reply(body=moving), Reply(body=end))
+    server.on("GET", "/v1/tasks/u1", Reply(body=task()), Reply(body=task()), Reply(body=end))
 
     done = taskctl("wait", "u1")
 
     assert done.exit_code == code
-    lines = done.stdout.splitlines()
-    assert lines[:2] == ["u1 running", "u1 running 40.0 %"]
-    assert lines[2:] == [f"u1 {state}: why (backend)" if code == 1 else f"u1 {state}"]
+    assert done.stdout == (f"u1 {state}: why (backend)\n" if code == 1 else f"u1 {state}\n")
+
+
+def test_watch_prints_changes_that_are_worth_a_line(server: ScriptedServer, taskctl: Taskctl) -> None:
+    moving = {"percent": 40.0, "rate": 12_340_000.0, "unit": "bytes", "eta_seconds": 300.0}
+    hardly, stalled = moving | {"percent": 40.4}, {"percent": 40.4, "rate": 3.0, "unit": "files"}
+    steps = [task(revision=2, progress=moving), task(revision=3, progress=hardly)]
+    steps += [task(revision=4, progress=stalled, flags=["stalled"]), task(state="succeeded", revision=5)]
+    server.on("GET", "/v1/tasks/u1", *(Reply(body=each) for each in [task(), task(), *steps]))
+
+    done = taskctl("watch", "u1")
+
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        "u1 running",
+        "u1 running 40.0 %, 12.3 MB/s, 5 min left",
+        "u1 running 40.4 %, 3 files/s [stalled]",
+        "u1 succeeded",
+    ]
+
+
+def two_tasks(server: ScriptedServer, one: str, other: str) -> None:
+    """u1 and u2 are open; u2 ends first as `other`, then u1 as `one`."""
+    server.on("GET", "/v1/tasks", Reply(body={"tasks": [task("u1"), task("u2")], "cursor": 9, "next_page_token": None}))
+    ends = [[{"seq": 10, "uid": "u2", "type": f"task.{other}"}], [{"seq": 11, "uid": "u1", "type": f"task.{one}"}]]
+    server.on("GET", "/v1/events", *(Reply(body={"events": end, "cursor": 10}) for end in ends))
+    for uid, state in (("u1", one), ("u2", other)):
+        server.on("GET", f"/v1/tasks/{uid}", *[Reply(body=task(uid))] * 2, Reply(body=task(uid, state, revision=2)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "code"),
+    [("succeeded", "succeeded", 0), ("succeeded", "failed", 1), ("lost", "failed", 1), ("cancelled", "lost", 4)],
+)
+def test_wait_for_several_tells_the_worst_end(server: ScriptedServer, taskctl: Taskctl, one: str, other: str, code: int) -> None:
+    two_tasks(server, one, other)
+
+    done = taskctl("wait", "u1", "u2")
+
+    assert (done.exit_code, done.stdout.splitlines()) == (code, [f"u2 {other}", f"u1 {one}"])
+
+
+def test_wait_for_any_ends_with_the_first(server: ScriptedServer, taskctl: Taskctl) -> None:
+    two_tasks(server, "succeeded", "cancelled")
+
+    done = taskctl("wait", "u1", "u2", "--any")
+
+    assert (done.exit_code, done.stdout) == (6, "u2 cancelled\n")
+
+
+def test_wait_takes_the_open_tasks_that_filters_fit(server: ScriptedServer, taskctl: Taskctl) -> None:
+    two_tasks(server, "succeeded", "succeeded")
+    for uid in ("u1", "u2"):
+        server.on("GET", f"/v1/tasks/{uid}", Reply(body=task(uid)), Reply(body=task(uid, "succeeded", revision=2)))
+
+    done = taskctl("wait", "--zone", "vm1", "--label", "rack=a", "--format", "{uid}={state}")
+
+    assert (done.exit_code, done.stdout) == (0, "u2=succeeded\nu1=succeeded\n")
+    asked = {pair for pair in server.asked[0].query if pair[0] != "page_size"}
+    assert asked == {("label", "rack:a"), ("done", "false"), ("zone", "vm1")}
+
+
+def test_wait_is_done_when_nothing_is_open(server: ScriptedServer, taskctl: Taskctl) -> None:
+    server.on("GET", "/v1/tasks", Reply(body={"tasks": [], "next_page_token": None}))
+
+    done = taskctl("wait", "--open")
+
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "no such task" in done.stderr
+
+
+@pytest.mark.parametrize("wrong", [["wait"], ["wait", "u1", "--zone", "vm1"], ["watch", "u1", "--label", "a=b"]])
+def test_which_tasks_are_meant_must_be_clear(server: ScriptedServer, taskctl: Taskctl, wrong: list[str]) -> None:
+    server.on("GET", "/v1/tasks/u1", Reply(body=task()))
+
+    assert taskctl(*wrong).exit_code == 2
+
+
+def test_watch_prints_every_change_as_json(server: ScriptedServer, taskctl: Taskctl) -> None:
+    end = task(state="succeeded", revision=2)
+    server.on("GET", "/v1/tasks/u1", Reply(body=task()), Reply(body=task()), Reply(body=end))
+
+    assert [json.loads(line) for line in taskctl("watch", "u1", "--json").stdout.splitlines()] == [task(), end]
 
 
 def test_wait_prints_one_object_when_json_is_asked_for(server: ScriptedServer, taskctl: Taskctl) -> None:
@@ -131,7 +214,45 @@ def test_list_stops_at_its_limit(server: ScriptedServer, taskctl: Taskctl) -> No
 
     done = taskctl("list", "--limit", "3", "--json")
 
-    assert [each["uid"] for each in json.loads(done.stdout)["tasks"]] == ["u2", "u1", "u2"]
+    assert [json.loads(line)["uid"] for line in done.stdout.splitlines()] == ["u2", "u1", "u2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("uid,percent,labels.a/b.c", "u1\t12.3\tx\nu2\t-\t-\n"),
+        (r"{uid}\t{progress.percent} % {{no}}", "u1\t12.3 % {-}\nu2\t- % {-}\n"),
+        ("{error.message}{params}", "--\n--\n"),
+    ],
+)
+def test_format_names_columns_or_fills_a_template(server: ScriptedServer, taskctl: Taskctl, text: str, printed: str) -> None:
+    first = task("u1", progress={"percent": 12.3}, labels={"a/b.c": "x"}, no=None)
+    server.on("GET", "/v1/tasks", Reply(body={"tasks": [first, task("u2", no=None)], "next_page_token": None}))
+
+    done = taskctl("list", "--format", text)
+
+    assert (done.exit_code, done.stdout, done.stderr) == (0, printed, "")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--format", "uid,sttae"], "no member 'sttae'; accepted: uid, id, action"),
+        (["--format", "{sttae}"], "no member 'sttae'"),
+        (["--format", "uid,,id"], "neither columns"),
+        (["--format", "{}"], "no {member}"),
+        (["--format", "uid", "--json"], "exclude each other"),
+    ],
+)
+def test_format_that_cannot_be_followed_is_wrong_usage(
+    server: ScriptedServer, taskctl: Taskctl, wrong: list[str], said: str
+) -> None:
+    server.on("GET", "/v1/tasks", Reply(body={"tasks": [task()], "next_page_token": None}))
+
+    done = taskctl("list", *wrong)
+
+    assert done.exit_code == 2
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--json", "show", "u1"], ["show", "--json", "u1"], ["show", "u1", "--json"]])
@@ -170,9 +291,14 @@ def test_refusal_ends_with_7_and_says_what_to_do_next(server: ScriptedServer, ta
         (["resolve", "u1", "failed", "--reason", "r"], "POST", "/v1/tasks/u1/resolve", task(state="failed"), "u1 failed"),
         (["events"], "GET", "/v1/events", {"events": []}, ""),
         (["events", "u1"], "GET", "/v1/tasks/u1/events", {"events": []}, ""),
-        (["callbacks"], "GET", "/v1/callbacks", {"callbacks": [{"id": "c", "state": "dead"}]}, "c\tdead\t0\t\t-\t\t"),
-        (["callbacks", "--replay", "c"], "POST", "/v1/callbacks/c/replay", None, ""),
-        (["callbacks", "--ack", "c"], "POST", "/v1/callbacks/c/ack", None, ""),
+        (["callbacks"], "GET", "/v1/callbacks", {"callbacks": [{"id": "c", "state": "dead"}]}, "c\tdead\t-\t-\t-\t-\t-"),
+        (["callbacks", "list", "u1"], "GET", "/v1/tasks/u1/callbacks", {"callbacks": []}, ""),
+        (["callbacks", "show", "c"], "GET", "/v1/callbacks/c", {"id": "c", "tries": [{"status": 500}]}, SHOWN),
+        (["callbacks", "replay", "c"], "POST", "/v1/callbacks/c/replay", {"id": "c"}, "c\t-\t-\t-\t-\t-\t-"),
+        (["callbacks", "ack", "c"], "POST", "/v1/callbacks/c/ack", {"id": "c"}, "c\t-\t-\t-\t-\t-\t-"),
+        (["zones", "pause", "z"], "POST", "/v1/zones/z/pause", {"zone": "z", "state": "paused"}, "z\tpaused\t-\t-\t-\t-\t-"),
+        (["zones", "resume", "z"], "POST", "/v1/zones/z/resume", {"zone": "z"}, "z\t-\t-\t-\t-\t-\t-"),
+        (["zones", "list"], "GET", "/v1/zones", {"zones": []}, ""),
         (["zones"], "GET", "/v1/zones", {"zones": [{"zone": "vm1", "state": "ok"}]}, "vm1\tok\t-\t-\t-\t-\t-"),
         (["actions"], "GET", "/v1/actions", {"actions": [{"action": "backup", "params": {"a": 1}}]}, "backup\t-\t-\t-\t-"),
         (["info"], "GET", "/v1/info", {"version": "1"}, "version: 1"),
@@ -197,19 +323,13 @@ def test_events_are_printed_with_their_numbers(server: ScriptedServer, taskctl: 
     assert taskctl("events").stdout == '3\t2026-01-02T03:04:05.000Z\tu1\ttask.failed\t{"a": 1}\n'
 
 
-def test_zone_is_paused_before_the_zones_are_shown(server: ScriptedServer, taskctl: Taskctl) -> None:
-    server.on("POST", "/v1/zones/vm1/pause", Reply(200, {}))
-    server.on("GET", "/v1/zones", Reply(200, {"zones": []}))
-
-    assert taskctl("zones", "--pause", "vm1").exit_code == 0
-    assert [asked.path for asked in server.asked] == ["/v1/zones/vm1/pause", "/v1/zones"]
-
-
 def test_stop_ends_with_3_when_nobody_is_there(taskctl: Taskctl) -> None:
     assert taskctl("stop").exit_code == 3
 
 
-@pytest.mark.parametrize("arguments", [["fly"], ["show"], ["list", "--state", "odd"], ["callbacks", "--state", "odd"]])
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["show"], ["list", "--state", "odd"], ["callbacks", "--state", "odd"], ["zones", "x"]]
+)
 def test_wrong_usage_ends_with_2(taskctl: Taskctl, arguments: list[str]) -> None:
     assert taskctl(*arguments).exit_code == 2
 
