@@ -18,12 +18,16 @@ from tornado.platform.asyncio import AsyncIOLoop
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from task_daemon.clock import FakeClock
+from tests.waiting import PATIENCE
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if inspect.iscoroutinefunction(getattr(item, "obj", None)):
             item.add_marker(pytest.mark.gen_test(timeout=60))
+    # Those that are given more time than others come first, lest one worker is at the last of them when the other has done.
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -90,7 +94,7 @@ def http_server(request: pytest.FixtureRequest, io_loop: AsyncIOLoop, socket_pat
     server.add_socket(bind_unix_socket(socket_path, 0o600))
     yield server
     server.stop()
-    io_loop.run_sync(server.close_all_connections, timeout=5)
+    io_loop.run_sync(server.close_all_connections, timeout=PATIENCE)
 
 
 @pytest.fixture

@@ -12,9 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from task_client import Client
-from tests.waiting import eventually
-
-START_WITHIN = 20.0  # seconds
+from tests.waiting import PATIENCE, eventually
 
 
 class Daemon:
@@ -65,7 +63,7 @@ class Daemon:
             return self.wait()
 
     def await_ready(self) -> None:
-        eventually("the daemon accepts connections", self._accepts, START_WITHIN)
+        eventually("the daemon accepts connections", self._accepts)
 
     def _accepts(self) -> bool:
         assert self._process is not None
@@ -94,7 +92,7 @@ class Daemon:
         self.signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         assert self._process is not None
         return self._process.wait(seconds)
 

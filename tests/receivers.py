@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
-PATIENCE = 20.0  # seconds; bounds every wait here
+from tests.waiting import PATIENCE
 
 
 @dataclass(frozen=True)

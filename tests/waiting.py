@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 _PAUSE = threading.Event()
 
+PATIENCE = 60.0  # seconds: what is only slow on a busy machine takes less, what hangs takes more
 
-def eventually(what: str, holds: Callable[[], object], seconds: float = 20.0) -> None:
+
+def eventually(what: str, holds: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Return as soon as `holds()` is true; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not holds():

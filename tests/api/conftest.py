@@ -26,6 +26,7 @@ from task_daemon.tracking.manager import Limits, TaskManager
 from task_daemon.tracking.notify import Notices
 from task_daemon.tracking.poll import Poller
 from task_daemon.tracking.zones import ZoneBook
+from tests.waiting import PATIENCE
 
 ROOT = Peer(uid=0, gid=0, pid=1)
 OPERATOR = Peer(uid=1001, gid=1001, pid=2, groups=(70,))
@@ -167,9 +168,9 @@ def world(io_loop: AsyncIOLoop, clock: FakeClock, short_path: Path) -> Iterator[
         await found.open()
         return found
 
-    built: World = io_loop.run_sync(made, timeout=10)
+    built: World = io_loop.run_sync(made, timeout=PATIENCE)
     yield built
-    io_loop.run_sync(built.engine.close, timeout=10)
+    io_loop.run_sync(built.engine.close, timeout=PATIENCE)
     assert built.fatal == []
 
 

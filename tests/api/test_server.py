@@ -16,6 +16,7 @@ from tornado.platform.asyncio import AsyncIOLoop
 from task_daemon.api.context import Phase
 from task_daemon.api.server import ApiServer, ListenError, listen
 from tests.api.conftest import World, turns_until
+from tests.waiting import PATIENCE
 
 PING = b"GET /ping HTTP/1.1\r\nHost: u\r\n\r\n"
 REGISTRATION = b'{"id": "d-1", "action": "backup", "zone": "play"}'
@@ -57,7 +58,7 @@ def server(world: World, io_loop: AsyncIOLoop, socket_path: str) -> Iterator[Api
     found: ApiServer = io_loop.run_sync(made)
     found.start()
     yield found
-    io_loop.run_sync(lambda: found.stop(1.0), timeout=10)
+    io_loop.run_sync(lambda: found.stop(1.0), timeout=PATIENCE)
 
 
 async def connected(path: str) -> Connection:

@@ -12,17 +12,19 @@ from task_client.selftest.load import Load
 from task_client.selftest.receiver import MoodyReceiver
 from task_client.selftest.scratch import ScratchDaemon
 
-KILLS = int(os.environ.get("TASK_DAEMON_KILLS", "50"))
+KILLS = int(os.environ.get("TASK_DAEMON_KILLS", "300"))
 SEED = int(os.environ.get("TASK_DAEMON_SEED", "20261121"))
+CHUNK = 50  # kills of one daemon, so that two workers of pytest-xdist share them
 
 
 @pytest.mark.crash
-@pytest.mark.timeout(120 + 2 * KILLS)
-def test_f1_f2_i1_i2_i4_nothing_is_lost_doubled_or_untold_over_kills_at_random_moments(short_path: Path) -> None:
-    result = prove(short_path / "h", KILLS, SEED, burst=0.2)
-    assert result.problems == [], f"seed {SEED}"
-    assert result.kills >= KILLS
-    assert result.tasks >= 20 * KILLS
+@pytest.mark.timeout(120 + 4 * CHUNK)
+@pytest.mark.parametrize("seed", range(SEED, SEED + -(-KILLS // CHUNK)))
+def test_f1_f2_i1_i2_i4_nothing_is_lost_doubled_or_untold_over_kills_at_random_moments(seed: int, short_path: Path) -> None:
+    result = prove(short_path / "h", CHUNK, seed, burst=0.2)
+    assert result.problems == [], f"seed {seed}"
+    assert result.kills >= CHUNK
+    assert result.tasks >= 20 * CHUNK
     assert result.deliveries > result.tasks, "no delivery had to be repeated: the receiver was in too good a mood"
 
 

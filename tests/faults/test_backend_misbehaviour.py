@@ -25,7 +25,7 @@ from task_daemon.core.model import Progress, Query, Report, State, Task, Verdict
 from task_daemon.core.uids import new_uid
 from task_daemon.tracking.manager import Limits
 from tests.tracking.outside import GOING_ON, Outside, World
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 SUCCEEDED = Report(Verdict.SUCCEEDED)
 FAILED = Report(Verdict.FAILED, message="it broke")
@@ -51,9 +51,9 @@ def bad() -> Hostile:
 @pytest.fixture
 def world(short_path: Path, io_loop: AsyncIOLoop, clock: FakeClock, bad: Hostile) -> Iterator[World]:
     made = World(clock, short_path, {"bad": bad, "good": Outside()}, Limits())
-    io_loop.run_sync(made.open, timeout=20)
+    io_loop.run_sync(made.open, timeout=PATIENCE)
     yield made
-    io_loop.run_sync(made.engine.close, timeout=20)
+    io_loop.run_sync(made.engine.close, timeout=PATIENCE)
     assert made.fatal == []
 
 

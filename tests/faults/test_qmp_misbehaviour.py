@@ -25,11 +25,11 @@ from task_daemon.core.ports import Backend, ZoneContext
 from task_daemon.tracking.manager import Limits
 from tests.making import a_task
 from tests.tracking.outside import World
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 TIMEOUT = 0.5  # seconds
-GENEROUS = 3.0  # seconds; this machine may be busy
-UNHINDERED = 1.5  # seconds that a healthy zone's poll may take at the very most; undisturbed it takes 1 ms
+IN_TIME = r"^cannot (reach|read)(?!.*no result within)"  # that is what a worker says which gave up waiting for the loop
+NEIGHBOURLY = 5.0  # seconds that a healthy zone's poll may take at the very most; undisturbed it takes 1 ms
 RUNNING = {"id": "job-1", "status": "running", "type": "backup", "current-progress": 1, "total-progress": 4}
 CONCLUDED = {**RUNNING, "status": "concluded", "current-progress": 4}
 
@@ -45,22 +45,20 @@ def seen(task: Task, backend: Backend) -> Report:
 
 
 class Neighbour:
-    """A healthy zone that is polled without a pause; afterwards, `worst` is how long its slowest poll took."""
+    """A healthy zone that is polled without a pause; a poll that takes longer than NEIGHBOURLY is an error."""
 
     def __init__(self, path: Path) -> None:
-        self.worst = 0.0
         self.polls = 0
         self.wrong: list[object] = []
         self._fake = FakeQmp(str(path))
         self._fake.jobs = [RUNNING]
-        self._backend = zone(path, 10.0)
+        self._backend = zone(path, NEIGHBOURLY)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
         task = a_task(job="job-1")
         while not self._over.wait(0.005):
-            began = time.monotonic()
             try:
                 verdict = seen(task, self._backend).verdict
             except Exception as error:
@@ -68,7 +66,6 @@ class Neighbour:
                 return
             if verdict is not Verdict.GOING_ON:
                 self.wrong.append(verdict)
-            self.worst = max(self.worst, time.monotonic() - began)
             self.polls += 1
 
     def __enter__(self) -> Self:
@@ -84,7 +81,6 @@ class Neighbour:
 
     def check(self) -> None:
         assert self.wrong == []
-        assert self.worst < UNHINDERED
 
 
 @pytest.fixture
@@ -102,10 +98,10 @@ def test_i6_a_zone_loses_its_own_time_out_and_no_more_whatever_its_monitor_does(
         fake.jobs = [CONCLUDED]
         setattr(fake, where, manner)
         for _ in range(2):
-            began = time.monotonic()
-            with pytest.raises(BackendUnreachable, match=r"^cannot (reach|read)"):
+            before = neighbour.polls
+            with pytest.raises(BackendUnreachable, match=IN_TIME) as caught:
                 backend.poll([task])
-            assert time.monotonic() - began < GENEROUS
+            assert "within" not in str(caught.value) or neighbour.polls > before + 2, "the healthy zone waited as well"
         setattr(fake, where, "")
         fake.jobs = [RUNNING]
         assert seen(task, backend).verdict is Verdict.GOING_ON
@@ -189,9 +185,11 @@ def test_a_flood_of_events_delays_no_other_zone_and_breaks_no_connection(
         fake.jobs = [RUNNING]
         backend.events(lambda: woken.append(0))
         assert seen(task, backend).verdict is Verdict.GOING_ON
+        before = neighbour.polls
         for events in flood(CROWD, status):
             fake.send(events)
         assert seen(task, backend).verdict is Verdict.GOING_ON
+        assert neighbour.polls > before + 2
         assert len(woken) == (CROWD if status == "concluded" else 0)
         assert fake.connections == 1
     neighbour.check()
@@ -204,7 +202,6 @@ def test_a_monitor_that_another_client_holds_says_so_and_works_when_it_is_let_go
         fake.jobs = [RUNNING]
         with contextlib.ExitStack() as others:
             _connect(others, path).recv(1)  # holds the monitor: it was greeted
-            began = time.monotonic()
             with pytest.raises(BackendUnreachable, match=r"no greeting within 0\.5 s; another client may hold this monitor"):
                 backend.poll([task])
             while _fits(others, path):
@@ -213,7 +210,6 @@ def test_a_monitor_that_another_client_holds_says_so_and_works_when_it_is_let_go
                 BackendUnreachable, match="queue of waiting clients is full; another client may hold this monitor"
             ):
                 backend.poll([task])
-            assert time.monotonic() - began < GENEROUS
         eventually("the zone answers again", lambda: _answers(backend, task))
     neighbour.check()
 
@@ -246,9 +242,9 @@ def world(short_path: Path, io_loop: AsyncIOLoop, clock: FakeClock) -> Iterator[
     """The real engine and poller over two storage zones, `bad` and `good`."""
     backends = {name: zone(short_path / f"{name}.qmp", 0.2) for name in ("bad", "good")}
     made = World(clock, short_path, backends, Limits())
-    io_loop.run_sync(made.open, timeout=20)
+    io_loop.run_sync(made.open, timeout=PATIENCE)
     yield made
-    io_loop.run_sync(made.engine.close, timeout=20)
+    io_loop.run_sync(made.engine.close, timeout=PATIENCE)
     for backend in backends.values():
         backend.close()
     assert made.fatal == []

@@ -27,6 +27,7 @@ from task_daemon.tracking.manager import Limits, TaskManager
 from task_daemon.tracking.notify import Notices
 from task_daemon.tracking.poll import Poller
 from task_daemon.tracking.zones import ZoneBook
+from tests.waiting import PATIENCE
 
 TASKS = 10_000
 SEED = int(os.environ.get("TASK_DAEMON_SEED", "20261121"))
@@ -154,9 +155,9 @@ def lane(url: str) -> str:
 def day(io_loop: AsyncIOLoop, short_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> Iterator[Day]:
     caplog.set_level("CRITICAL", logger="task_daemon")  # records that are kept would be the growth
     day = Day(short_path, clock)
-    io_loop.run_sync(day.open, timeout=20)
+    io_loop.run_sync(day.open, timeout=PATIENCE)
     yield day
-    io_loop.run_sync(day.close, timeout=20)
+    io_loop.run_sync(day.close, timeout=PATIENCE)
     assert day.fatal == []
 
 

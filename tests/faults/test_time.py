@@ -27,6 +27,7 @@ from task_daemon.tracking.manager import Limits, TaskManager
 from task_daemon.tracking.notify import Notices
 from task_daemon.tracking.poll import Poller
 from task_daemon.tracking.zones import ZoneBook
+from tests.waiting import PATIENCE
 
 INTERVAL = 10.0
 HOUR, DAY = 3600.0, 86_400.0
@@ -124,9 +125,9 @@ def lane(url: str) -> str:
 @pytest.fixture(params=["local", "memory"])
 def house(request: pytest.FixtureRequest, io_loop: AsyncIOLoop, short_path: Path, clock: FakeClock) -> Iterator[House]:
     house = House(request.param, short_path, clock)
-    io_loop.run_sync(house.open, timeout=20)
+    io_loop.run_sync(house.open, timeout=PATIENCE)
     yield house
-    io_loop.run_sync(house.close, timeout=20)
+    io_loop.run_sync(house.close, timeout=PATIENCE)
     assert house.fatal == []
 
 

@@ -18,7 +18,8 @@ from tests.conftest import missing
 from tests.live.keystone_server import REGION, CannotInstall, Keystone
 from tests.receivers import RegionServer
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]  # the first run installs Keystone
+# The first run installs Keystone. One server is enough: all tests on one worker of pytest-xdist.
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600), pytest.mark.xdist_group("keystone")]
 
 NOW = 1_800_000_000.0
 USER, PASSWORD, TENANT = "region", "the region's pa55word", "service"

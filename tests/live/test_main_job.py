@@ -21,7 +21,7 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("qemu")]
 
 INTERVAL = 0.5  # seconds between two polls of a zone
-STOPPED_WITHIN = 2.0  # seconds; one is promised, and this machine may be busy
+STOPPED_WITHIN = 5.0  # seconds: one is promised on an idle machine; whoever waits for a poll or a receiver takes ten
 
 
 class Bench:

@@ -31,7 +31,7 @@ INTERVAL = 10.0
 STALL_AFTER = 300.0
 SCHEDULE = (0.0, 1.0, 5.0, 60.0)
 RETRY_AFTER = 100.0  # seconds a busy receiver asks for
-PATIENCE = 30.0  # real seconds the world may take to come to rest
+PATIENCE = 60.0  # real seconds the world may take to come to rest
 
 SAYS = (
     *["going on"] * 8,

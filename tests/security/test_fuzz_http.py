@@ -20,7 +20,7 @@ REQUESTS = int(os.environ.get("TASK_DAEMON_FUZZ", "10000"))
 SEED = int(os.environ.get("TASK_DAEMON_SEED", "20261121"))
 GROWTH = 24 * 1024 * 1024  # bytes between the first third and the end; what is stored meanwhile is in it, a leak would be more
 CONNECTIONS = 8
-PATIENCE = 10.0  # seconds
+PATIENCE = 30.0  # seconds
 
 CONFIG = """
 [daemon]

@@ -11,6 +11,7 @@ from task_daemon.clock import FakeClock
 from task_daemon.core.ports import Backend
 from task_daemon.tracking.manager import Limits
 from tests.tracking.outside import Make, Outside, World
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def make(io_loop: AsyncIOLoop, clock: FakeClock, short_path: Path) -> Iterator[M
 
     yield opened
     for world in made:
-        io_loop.run_sync(world.engine.close, timeout=10)
+        io_loop.run_sync(world.engine.close, timeout=PATIENCE)
         assert world.fatal == []
 
 
@@ -37,7 +38,7 @@ def outside() -> Outside:
 
 @pytest.fixture
 def world(io_loop: AsyncIOLoop, make: Make, outside: Outside) -> World:
-    opened: World = io_loop.run_sync(lambda: make(z1=outside), timeout=10)
+    opened: World = io_loop.run_sync(lambda: make(z1=outside), timeout=PATIENCE)
     return opened
 
 

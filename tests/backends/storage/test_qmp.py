@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from task_daemon.core.errors import BackendUnreachable
 from tests.waiting import eventually
 
 Connect = Callable[..., QmpConnection]
+IN_TIME = "cannot reach storage (?!.*no result within)"  # that is what a worker says which gave up waiting for the loop
 
 
 @pytest.fixture
@@ -54,10 +54,8 @@ def test_bad_greeting_is_unreachable_within_the_time_out_and_good_again_later(
 ) -> None:
     with FakeQmp(socket_path, greeting=manner) as fake, caplog.at_level(logging.WARNING):
         connection = connect(timeout=0.5)
-        began = time.monotonic()
-        with pytest.raises(BackendUnreachable, match="cannot reach storage"):
+        with pytest.raises(BackendUnreachable, match=IN_TIME):
             connection.execute("query-jobs", expect=list)
-        assert time.monotonic() - began < 4
         fake.greeting = ""
         assert connection.execute("query-jobs", expect=list) == []
     gc.collect()
@@ -70,10 +68,8 @@ def test_bad_reply_is_unreachable_within_the_time_out_and_good_again_later(
 ) -> None:
     with FakeQmp(socket_path, reply=manner) as fake, caplog.at_level(logging.WARNING):
         connection = connect(timeout=0.5 if manner != "a huge line" else 5.0)
-        began = time.monotonic()
-        with pytest.raises(BackendUnreachable, match="cannot reach storage"):
+        with pytest.raises(BackendUnreachable, match=IN_TIME):
             connection.execute("query-jobs", expect=list)
-        assert time.monotonic() - began < 7
         fake.reply = ""
         assert connection.execute("query-jobs", expect=list) == []
         assert fake.connections == 2
@@ -124,16 +120,16 @@ def test_error_suspects_another_client_when_nobody_accepts(socket_path: str, con
 
 
 def test_silent_zone_does_not_delay_another_one_when_all_share_one_thread(short_path: Path, connect: Connect) -> None:
-    with FakeQmp(str(short_path / "a")), FakeQmp(str(short_path / "b"), reply="silence"):
+    with FakeQmp(str(short_path / "a")), FakeQmp(str(short_path / "b"), reply="silence") as silent:
         hung = connect(str(short_path / "b"), timeout=2.0)
         caught: list[BaseException] = []
         thread = threading.Thread(target=lambda: caught.append(_error_of(hung)))
         thread.start()
+        eventually("it hangs", lambda: "query-jobs" in silent.commands)
         good = connect(str(short_path / "a"))
-        began = time.monotonic()
         for _ in range(10):
             good.execute("query-jobs", expect=list)
-        assert time.monotonic() - began < 1.5
+        assert thread.is_alive(), "the ten answers came after its time was up"
         assert [t.name for t in threading.enumerate()].count("qmp") == 1
         thread.join(10)
         assert "no answer to query-jobs within 2 s" in str(caught[0])
