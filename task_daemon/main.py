@@ -1,7 +1,8 @@
 """The command `task-daemon`: flags and configuration in, one daemon until it is told to stop.
 
-Exit codes: 0 stopped as asked; 1 a fault of the daemon itself; 2 a mistake in flags or configuration; 3 another daemon
-serves the workspace; 4 the store cannot be used (the supervisor may start again: everything acknowledged is on disk).
+Exit codes: 0 stopped as asked; 1 a fault of the daemon itself; 2 a mistake in flags or configuration, or a store of
+a newer daemon (starting again would not help); 3 another daemon serves the workspace; 4 the store cannot be used (the
+supervisor may start again: everything acknowledged is on disk).
 """
 
 import argparse
@@ -20,7 +21,7 @@ from task_daemon.api.server import ListenError
 from task_daemon.backends.registry import find_family
 from task_daemon.clock import SystemClock
 from task_daemon.core import crash
-from task_daemon.core.errors import ConfigError, Refusal, StoreError, WorkspaceTaken
+from task_daemon.core.errors import ConfigError, Refusal, StoreError, StoreTooNew, WorkspaceTaken
 from task_daemon.daemon import Daemon
 from task_daemon.engine.local import lock
 from task_daemon.notify_systemd import notify
@@ -104,12 +105,12 @@ def _serve(settings: config.Config, daemon: Daemon) -> int:
     try:
         # The runner is not closed: it would wait for threads that hang in a file or in the resolving of a name (I11).
         code = _runner().run(_run(daemon))
+    except (ListenError, StoreTooNew) as error:
+        log.error("%s", error)
+        code = MISCONFIGURED
     except (StoreError, Refusal) as error:
         log.error("%s", error)
         code = STORE_FAILED
-    except ListenError as error:
-        log.error("%s", error)
-        code = MISCONFIGURED
     except Exception:
         log.critical("the daemon cannot go on", exc_info=True)
         code = BROKEN

@@ -190,6 +190,8 @@ def test_i10_outcome_is_said_to_be_unknown_and_the_daemon_stops_with_4_when_a_co
     short_path: Path, disk: DiskFaults
 ) -> None:
     with Daemon(short_path, SIM, env=disk.env) as daemon:
+        with daemon.client() as client:
+            client.pause_zone("sim")  # so that it is a registration that fails and not a poll
         registrants = Registrants(daemon.socket)
         eventually("many are acknowledged", lambda: len(registrants.acknowledged) > 50)
         disk.fail_sync(True)

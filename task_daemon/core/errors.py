@@ -16,7 +16,9 @@ TaskDaemonError
 │   ├── BackendUnreachable     the zone did not answer: no evidence about any of its tasks
 │   ├── StartRefused           this task cannot be started, and trying again would not help
 │   └── WorkGone               this task was started once and is gone: starting again would be a second run
-├── StoreError                 the store cannot be opened (too new, locked by another daemon)
+├── StoreError                 the store cannot be opened
+│   ├── WorkspaceTaken         another daemon serves the workspace
+│   └── StoreTooNew            a newer daemon has migrated it: starting again would not help
 └── ConfigError                every mistake of a configuration file at once
 """
 
@@ -185,6 +187,10 @@ class WorkspaceTaken(StoreError):
     def __init__(self, message: str, pid: int = 0) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class StoreTooNew(StoreError):
+    """The store is of a later version than this daemon knows."""
 
 
 class ConfigError(TaskDaemonError):

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from task_daemon.core import crash
-from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull
+from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull, StoreTooNew
 from task_daemon.engine.local import salvage
 from task_daemon.engine.local.reading import Reading
 from task_daemon.engine.local.reserve import Reserve
@@ -60,7 +60,8 @@ class Operation:
 
 
 class Store:
-    """`committed`: called on the loop after each commit, before its answers are seen; `fatal`: on the loop, once."""
+    """`committed`: called on the loop after each commit, before its answers are seen; `fatal`: on the loop,
+    once, after whoever was refused has heard of it."""
 
     def __init__(self, path: Path, committed: Callable[[], None], fatal: Callable[[BaseException], None]) -> None:
         self.path = path
@@ -75,6 +76,7 @@ class Store:
         self._gate = threading.Lock()  # so that nothing is queued behind the end
         self._closed = False
         self._broken: BaseException | None = None
+        self._told = False  # that it is broken
 
     async def open(self, now: float) -> None:
         """Raises StoreError. `now`: wall time, for the name of a damaged file. A damaged store is salvaged."""
@@ -294,7 +296,6 @@ class Store:
                 with suppress(OSError):
                     salvage.suspect(self.path)
             log.critical("the store cannot be trusted any more and takes nothing from here on: %s", error, exc_info=error)
-            self._on_loop(self._fatal, error)
 
     def _answer(self, group: list[Operation], results: list[Result]) -> None:
         for_loop: list[tuple[asyncio.Future[Any], Result]] = []
@@ -320,6 +321,9 @@ class Store:
                 answer.set_result(value)
             else:
                 answer.set_exception(error)
+        if self._broken is not None and not self._told:
+            self._told = True
+            self._loop.call_soon(self._fatal, self._broken)
 
     def _on_loop(self, call: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -350,11 +354,11 @@ def migrations() -> list[str]:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the store to this version, one numbered step in one transaction each. Raises StoreError for a newer one."""
+    """Bring the store to this version, one numbered step in one transaction each. Raises StoreTooNew for a later one."""
     steps = migrations()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(steps):
-        raise StoreError(
+        raise StoreTooNew(
             f"cannot open the store {path}: it has version {version} and this daemon knows up to {len(steps)}; "
             "install the newer daemon again, or use another workspace"
         )

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -42,6 +43,44 @@ def test_i8_lock_can_be_taken_again_when_it_was_released(short_path: Path) -> No
     first.release()
     first.release()
     take(short_path).release()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])
+def test_f14_workspace_that_others_may_write_to_is_refused_with_what_to_do(mode: int, short_path: Path) -> None:
+    workspace = short_path / "w"
+    workspace.mkdir()
+    workspace.chmod(mode)
+    with pytest.raises(StoreError, match=f"its mode {mode:04o} lets others write to it; run chmod 700 {workspace}"):
+        take(workspace)
+    assert list(workspace.iterdir()) == [], "it was touched before it was looked at"
+    workspace.chmod(0o755)
+    take(workspace).release()
+
+
+def test_f14_workspace_of_another_user_is_refused_with_both_names(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = short_path / "w"
+    workspace.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(workspace, 65534, 65534)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    owner, mine = workspace.stat().st_uid, os.geteuid()
+    with pytest.raises(StoreError, match=rf"it belongs to user .*\b{owner}\b.* runs as user .*\b{mine}\b.*chown -R {mine}"):
+        take(workspace)
+    assert not (workspace / "lock").exists()
+
+
+def test_i8_lock_is_taken_without_a_name_when_the_disk_is_full(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (short_path / "lock").write_text("77\n")
+    monkeypatch.setattr(os, "pwrite", full)
+    held = take(short_path)
+    with pytest.raises(WorkspaceTaken, match="another daemon serves it") as refused:
+        take(short_path)
+    assert refused.value.pid == 0
+    held.release()
 
 
 def test_workspace_that_is_no_directory_is_refused(short_path: Path) -> None:

@@ -16,6 +16,7 @@ from task_daemon.engine.local.rows import SQL
 from task_daemon.engine.local.store import Store
 from task_daemon.engine.local.tables import Tables
 from tests.making import a_task
+from tests.waiting import eventually
 
 
 class Open:
@@ -58,6 +59,18 @@ async def test_others_of_the_group_are_stored_when_one_is_refused(opened: Open) 
 
     await asyncio.gather(opened.add("a"), refused(), opened.add("b"))
     assert await opened.count() == 3
+
+
+async def test_i10_refused_hear_of_a_failed_commit_before_everything_stops(opened: Open) -> None:
+    order: list[str] = []
+    opened.store._fatal = lambda _error: order.append("all stops")
+    opened.store.connection.close()
+    answer = asyncio.ensure_future(opened.store.write(lambda _tables: None))  # the store's own future
+    answer.add_done_callback(lambda _: order.append("answered"))
+    with pytest.raises(OutcomeUnknown):
+        await answer
+    await asyncio.to_thread(eventually, "both are told", lambda: len(order) == 2)
+    assert order == ["answered", "all stops"]
 
 
 async def test_others_of_the_group_are_stored_when_one_has_a_fault(opened: Open) -> None:
