@@ -62,7 +62,7 @@ class Ledger:
 
     def _swap(self, change: Change) -> Task | None:
         """A change in memory only; None if the task was not as `before`. The lock is held."""
-        current = self.live.get(change.task.uid)
+        current = self.live.version(change.task.uid)
         if current is None or current.task_seq != change.before.task_seq:
             return None
         task = stepped(change, current)
@@ -106,7 +106,7 @@ class Ledger:
 
     def _keep_changed(self, task: Task) -> Task:
         """Progress may have been shown between the transaction and here; the lock is held."""
-        current = self.live.get(task.uid)
+        current = self.live.version(task.uid)
         shown = after(task, current)
         self.keep(shown)
         if shown is not task and shown.uid in self.live:
