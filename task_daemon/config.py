@@ -112,6 +112,8 @@ class LimitsTable(Struct, frozen=True, kw_only=True):
     live_tasks_per_uid: Count = 100_000
     connections: Count = 1024
     connections_per_uid: Count = 256
+    streams: Count = 512
+    streams_per_uid: Count = 128
 
 
 class ZoneConfig(Struct, frozen=True):

@@ -18,6 +18,7 @@ from task_daemon.api import context
 from task_daemon.api.access import Access, Members
 from task_daemon.api.app import make_app
 from task_daemon.api.server import ApiServer
+from task_daemon.api.stream import Streams
 from task_daemon.callbacks.keystone import FixedAccess, KeystoneAccess, RegionAccess
 from task_daemon.callbacks.region import DEFAULT_ROUTES, Route, RouteTable
 from task_daemon.callbacks.secret_file import read_secret
@@ -46,6 +47,7 @@ FEATURES = (
     "callbacks",
     "cancel",
     "events",
+    "event-stream",
     "explain",
     "idempotency-key",
     "prefer-wait",
@@ -157,8 +159,8 @@ class Daemon:
         operators = Members(*members(people.operators))
         operators = Members(operators.uids, operators.gids | {os.getegid() if group is None else group})
         access = Access(Members(*members(people.admins)), operators, Members(*members(people.readers)))
-        app = make_app(manager, facts, access)
         limits = config.limits
+        app = make_app(manager, facts, access, Streams(limits.streams, limits.streams_per_uid))
         mode = int(config.daemon.socket_mode, 8)
         server = ApiServer(app, config.unix_socket, mode, group, limits.connections, limits.connections_per_uid)
         server.start()

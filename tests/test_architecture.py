@@ -67,7 +67,7 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
 
 
 def test_the_api_talks_to_the_manager_and_to_no_other_part_of_tracking() -> None:
-    allowed = {"task_daemon.tracking.manager", "task_daemon.tracking.admit"}
+    allowed = {"task_daemon.tracking.manager", "task_daemon.tracking.admit", "task_daemon.tracking.feed"}
     wrong = [
         f"{place(path)} imports {name}"
         for path in modules(SERVER / "api")

@@ -7,6 +7,7 @@ from task_daemon.api.access import Access, Level
 from task_daemon.api.access_log import log_request
 from task_daemon.api.base import Unknown
 from task_daemon.api.context import Api, Daemon
+from task_daemon.api.stream import Streams
 from task_daemon.tracking.manager import TaskManager
 
 OPEN, READ, WRITE, ADMIN = Level.OPEN, Level.READ, Level.WRITE, Level.ADMIN
@@ -48,12 +49,12 @@ ROUTES = (
 # fmt: on
 
 
-def make_app(manager: TaskManager, daemon: Daemon, access: Access) -> Application:
+def make_app(manager: TaskManager, daemon: Daemon, access: Access, streams: Streams | None = None) -> Application:
     """To be served by `ApiServer`, or in tests by any HTTPServer on a Unix socket."""
     return Application(
         [(path, handler, {"levels": levels}) for path, levels, handler in ROUTES],
         default_handler_class=Unknown,
         default_handler_args={"levels": {}},
         log_function=log_request,
-        api=Api(manager, daemon, access),
+        api=Api(manager, daemon, access, streams),
     )

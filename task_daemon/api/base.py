@@ -57,6 +57,8 @@ class Handler(RequestHandler):
     post_parameters: ClassVar[tuple[str, ...]] = ()
     """Names of the query parameters. Any other is refused."""
     body_limit: ClassVar[int] = BODY_LIMIT
+    also_accepts: ClassVar[str | None] = None
+    """A media type that is answered besides JSON."""
     lenient: ClassVar[bool] = False
     """The old surface: query and Accept are not looked at, as they never were."""
 
@@ -120,8 +122,9 @@ class Handler(RequestHandler):
             known = self.get_parameters if method == "GET" else self.post_parameters
             self.query = Parameters(request.query_arguments, known)
             accept = request.headers.get("Accept")
-            if not _acceptable(accept):
-                raise NotAcceptable(f"cannot answer {method} {request.path} as {accept}; accepted: application/json")
+            if not _acceptable(accept, self.also_accepts):
+                types = "application/json" + (f", {self.also_accepts}" if self.also_accepts else "")
+                raise NotAcceptable(f"cannot answer {method} {request.path} as {accept}; accepted: {types}")
 
     def _check_phase(self, unready: Refusal, method: str) -> None:
         if unready.code == "draining":
@@ -268,11 +271,11 @@ class Unknown(Handler):
         setattr(self, (self.request.method or "").lower(), partial(self._refuse, refusal))
 
 
-def _acceptable(header: str | None) -> bool:
+def _acceptable(header: str | None, also: str | None) -> bool:
     if header is None or header in ACCEPTED:
         return True
     for entry in header.split(","):
         kind, *rest = (part.strip().lower() for part in entry.split(";"))
-        if kind in ACCEPTED and not any(re.fullmatch(r"q=0(\.0*)?", part) for part in rest):
+        if (kind in ACCEPTED or kind == also) and not any(re.fullmatch(r"q=0(\.0*)?", part) for part in rest):
             return True
     return False

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from task_daemon.api.access import Access
+from task_daemon.api.stream import Streams
 from task_daemon.core.errors import Degraded, Draining, Refusal, Starting
 from task_daemon.tracking.manager import TaskManager
 
@@ -42,10 +43,11 @@ class Daemon(Struct, frozen=True):
 class Api:
     """Shared by all handlers of one application, and by the server that stops it."""
 
-    def __init__(self, manager: TaskManager, daemon: Daemon, access: Access) -> None:
+    def __init__(self, manager: TaskManager, daemon: Daemon, access: Access, streams: Streams | None = None) -> None:
         self.manager = manager
         self.daemon = daemon
         self.access = access
+        self.streams = streams or Streams()
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()

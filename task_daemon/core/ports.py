@@ -279,14 +279,20 @@ class Handlers(Struct, frozen=True):
     fatal: OnFatal
 
 
+class Watched(set[str]):
+    """uids of tasks whose changes in memory are to be told; with `everything`, those of all tasks."""
+
+    everything = False
+
+
 class Engine(Protocol):
     """Remembers tasks, events, deliveries and beats; times and hands out work. Knows no backend and no HTTP.
 
     Methods that are `async` belong to the event loop; the others say which thread.
     """
 
-    watched: set[str]
-    """uids whose in-memory changes are to be told through `Handlers.change` (somebody waits for progress)."""
+    watched: Watched
+    """Tasks whose in-memory changes are to be told through `Handlers.change` (somebody waits for progress)."""
 
     async def open(self, intervals: Mapping[str, float], handlers: Handlers) -> None:
         """Take what is stored and begin to hand out work. `intervals`: seconds by zone. Tasks of other zones are kept,

@@ -102,6 +102,12 @@ def event_view(event: Event) -> dict[str, Any]:
     }
 
 
+def progress_event_view(task: Task) -> dict[str, Any]:
+    """How far a task is, in the form of an event: one that is not durable and so has no sequence."""
+    detail = {"state": task.state.value, "revision": task.revision, "progress": progress_view(task.progress)}
+    return {"uid": task.uid, "type": "progress", "time": rfc3339(task.updated_at or task.created_at), "detail": detail}
+
+
 def delivery_view(delivery: Delivery) -> dict[str, Any]:
     return {
         "id": delivery.id,

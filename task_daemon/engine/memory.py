@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from task_daemon.core import transitions
 from task_daemon.core.errors import Conflict, CursorExpired, IdempotencyKeyReused, NotFound
 from task_daemon.core.model import Change, Delivery, DeliveryState, Event, Query, Task, differing
-from task_daemon.core.ports import Added, Beat, Check, Clock, Handlers, NewTask, Page, Times
+from task_daemon.core.ports import Added, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
 from task_daemon.engine.beats import NEVER, Beats
 from task_daemon.engine.courier import Courier
 from task_daemon.engine.live import LiveTasks, after, is_kept, stepped
@@ -40,7 +40,7 @@ class MemoryEngine:
     """The `Engine` port in dictionaries."""
 
     def __init__(self, clock: Clock, per_target: int = 4, concurrency: int = 32) -> None:
-        self.watched: set[str] = set()
+        self.watched = Watched()
         self._clock = clock
         self._limits = (per_target, concurrency)
         self._tasks: dict[str, Task] = {}
@@ -302,7 +302,7 @@ class MemoryEngine:
                 return False
             self._tasks[current.uid] = task = stepped(change, current)
             self._live.swap(task)
-            if task.uid in self.watched:
+            if self.watched.everything or task.uid in self.watched:
                 self._tell([task], [])
             return True
         task = after(change.task, current)

@@ -26,6 +26,7 @@ from task_daemon.core.model import Change, Delivery, Event, Mode, Owner, Query, 
 from task_daemon.core.ports import Added, Clock, Engine, NewTask, Page, Zone
 from task_daemon.core.view import task_view
 from task_daemon.tracking.admit import Admission, Registration
+from task_daemon.tracking.feed import Feed, Follower
 from task_daemon.tracking.notify import Notices
 from task_daemon.tracking.why import explained
 from task_daemon.tracking.zones import ZoneBook
@@ -59,9 +60,8 @@ class TaskManager:
         self._book = book
         self._clock = clock
         self._limits = limits
+        self._feed = Feed(engine, clock)
         self._waiters: dict[str, list[asyncio.Event]] = {}
-        self._event_waiters: list[asyncio.Event] = []
-        self._stopping = False
 
     # ------------------------------------------------------------------ registering
 
@@ -126,35 +126,34 @@ class TaskManager:
         woken = asyncio.Event()
         self._waiters.setdefault(uid, []).append(woken)
         if revision is not None:
-            self._engine.watched.add(uid)
+            self._feed.watch(uid)
         try:
             while True:
                 woken.clear()  # before the look: what happens after it wakes us
                 task = await self.get(uid)
                 news = revision is not None and task.revision != revision
-                if task.done or news or self._stopping or self._clock.monotonic() >= end:
+                if task.done or news or self._feed.stopping or self._clock.monotonic() >= end:
                     return task
                 await self._clock.sleep(end, woken)
         finally:
             self._waiters[uid].remove(woken)
             if not self._waiters[uid]:
                 del self._waiters[uid]
-                self._engine.watched.discard(uid)
+            if revision is not None:
+                self._feed.unwatch(uid)
 
     def changed(self, tasks: Sequence[Task], events: Sequence[Event]) -> None:
-        """`Handlers.change` of the engine: wake whoever waits for these tasks, or for any event."""
+        """`Handlers.change` of the engine: wake whoever waits for these tasks, or follows the feed."""
         if self._waiters:
             for task in tasks:
                 for woken in self._waiters.get(task.uid, ()):
                     woken.set()
-        if events:
-            for woken in self._event_waiters:
-                woken.set()
+        self._feed.add(tasks, events)
 
     def stop_waiting(self) -> None:
         """The daemon is stopping: everybody who waits gets what is known now."""
-        self._stopping = True
-        for waiters in [*self._waiters.values(), self._event_waiters]:
+        self._feed.stop()
+        for waiters in self._waiters.values():
             for woken in waiters:
                 woken.set()
 
@@ -241,18 +240,16 @@ class TaskManager:
         """Events above `after`, oldest first; waits up to `wait` seconds for the first one. Raises CursorExpired."""
         if uid is not None:
             await self.get(uid)
-        end = self._clock.monotonic() + wait
-        woken = asyncio.Event()
-        self._event_waiters.append(woken)
-        try:
-            while True:
-                woken.clear()
-                found = await self._engine.events(after, limit, uid)
-                if found or self._stopping or self._clock.monotonic() >= end:
-                    return found
-                await self._clock.sleep(end, woken)
-        finally:
-            self._event_waiters.remove(woken)
+        with self._feed.follow(after, uid) as follower:
+            return (await follower.next(wait, limit))[0]
+
+    def follow(self, after: int, uid: str | None = None, progress: bool = False) -> Follower:
+        """Events above `after` as they come, of one task or of all; with `progress` the tasks that have moved, too."""
+        return self._feed.follow(after, uid, progress)
+
+    async def cursor(self) -> int:
+        """Sequence of the newest event, 0 if there was none yet."""
+        return (await self._engine.find(Query(limit=1))).cursor
 
     async def callbacks_of(self, uid: str) -> list[Delivery]:
         await self.get(uid)

@@ -21,7 +21,7 @@ from typing import Any
 
 from task_daemon.core.errors import Draining, Refusal
 from task_daemon.core.model import Change, Delivery, Event, Query, Task
-from task_daemon.core.ports import Added, Beat, Check, Clock, Handlers, NewTask, Page, Times
+from task_daemon.core.ports import Added, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
 from task_daemon.engine.beats import NEVER
 from task_daemon.engine.courier import Courier
 from task_daemon.engine.local.check import Checker
@@ -69,7 +69,7 @@ class LocalEngine:
         per_target: int = 4,
         concurrency: int = 32,
     ) -> None:
-        self.watched: set[str] = set()
+        self.watched = Watched()
         self._clock = clock
         self._workspace = workspace
         self._worker_count = workers

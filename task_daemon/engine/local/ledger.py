@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from task_daemon.core.model import Change, Delivery, Event, Task
-from task_daemon.core.ports import Added, Beat, Clock
+from task_daemon.core.ports import Added, Beat, Clock, Watched
 from task_daemon.engine.beats import Beats
 from task_daemon.engine.live import LiveTasks, after, stepped
 from task_daemon.engine.local.tables import Applied, Tables
@@ -17,7 +17,7 @@ class Ledger:
     """The live tasks and the plan of their polls, with the lock that guards both. `watched`: uids whose changes in memory
     are told, through `tell`, on whatever thread they happen."""
 
-    def __init__(self, clock: Clock, watched: set[str], tell: Callable[[Sequence[Task]], None]) -> None:
+    def __init__(self, clock: Clock, watched: Watched, tell: Callable[[Sequence[Task]], None]) -> None:
         self.lock = threading.Lock()
         self.live = LiveTasks()
         self.beats = Beats()
@@ -55,10 +55,13 @@ class Ledger:
             if self._fenced(beat):
                 return [False] * len(changes)
             told = [self._swap(change) for change in changes]
-        watched = [task for task in told if task is not None and task.uid in self._watched]
+        watched = [task for task in told if task is not None and self._is_watched(task)]
         if watched:
             self._tell(watched)
         return [task is not None for task in told]
+
+    def _is_watched(self, task: Task) -> bool:
+        return self._watched.everything or task.uid in self._watched
 
     def _swap(self, change: Change) -> Task | None:
         """A change in memory only; None if the task was not as `before`. The lock is held."""
@@ -92,7 +95,7 @@ class Ledger:
                 if not change.durable:
                     swapped = self._swap(change)
                     answers.append(swapped is not None)
-                    if swapped is not None and swapped.uid in self._watched:
+                    if swapped is not None and self._is_watched(swapped):
                         tasks.append(swapped)
                     continue
                 one = next(left)
