@@ -1,9 +1,7 @@
 """The access log: one line for each request that changes something or goes wrong."""
 
 import logging
-from typing import Any
 
-from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
 from task_daemon.api.access import Caller
@@ -16,25 +14,29 @@ LONGEST = 1000  # characters of what a caller sent; a body may hold names of any
 
 
 def log_request(handler: RequestHandler) -> None:
-    """Reading has a line with log_level = "debug" only."""
-    status, request = handler.get_status(), handler.request
-    quiet = status < 400 and request.method in SAFE
-    level = logging.DEBUG if quiet else logging.INFO if status < 500 else logging.WARNING
-    if log.isEnabledFor(level):
-        log.log(level, *_line(handler, status, request))
-
-
-def _line(handler: RequestHandler, status: int, request: HTTPServerRequest) -> tuple[Any, ...]:
+    """For Tornado, which calls it at the end of each request."""
+    request = handler.request
     caller: Caller | None = getattr(handler, "caller", None)
-    uid, pid = ("?", "?") if caller is None else (caller.peer.uid, caller.peer.pid)
     refusal: Refusal | None = getattr(handler, "refusal", None)
+    number, took = getattr(handler, "request_id", "-"), request.request_time()
+    log_answer(request.method or "?", request.path, handler.get_status(), took, caller, number, refusal)
+
+
+def log_answer(
+    method: str, path: str, status: int, took: float, caller: Caller | None, number: str, refusal: Refusal | None = None
+) -> None:
+    """`took`: seconds. Reading has a line with log_level = "debug" only."""
+    level = logging.WARNING if status >= 500 else logging.INFO if status >= 400 or method not in SAFE else logging.DEBUG
+    if not log.isEnabledFor(level):
+        return
+    uid, pid = ("?", "?") if caller is None else (caller.peer.uid, caller.peer.pid)
     why = "" if refusal is None else f": {_one_line(refusal.detail)}"
-    number = getattr(handler, "request_id", "-")
-    took = request.request_time() * 1000
     text = "%s %s %d in %.1f ms, user %s, pid %s, request %s%s"
-    return text, request.method, _one_line(request.path), status, took, uid, pid, number, why
+    log.log(level, text, method, _one_line(path), status, took * 1000, uid, pid, number, why)
 
 
 def _one_line(text: str) -> str:
     """What a caller sent must not look like a line of its own in the log."""
+    if text.isprintable():
+        return text[:LONGEST]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST])

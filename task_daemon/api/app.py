@@ -2,7 +2,7 @@
 
 from tornado.web import Application
 
-from task_daemon.api import callbacks, events, legacy, support, system, tasks, zones
+from task_daemon.api import callbacks, events, hot, legacy, support, system, tasks, zones
 from task_daemon.api.access import Access, Level
 from task_daemon.api.access_log import log_request
 from task_daemon.api.base import Unknown
@@ -46,15 +46,25 @@ ROUTES = (
     ("/v1/log",                         {"GET": ADMIN},                 support.Log),
     ("/v1/check",                       {"GET": ADMIN},                 support.Check),
 )
+
+# Those of them that are answered without a request handler when there is nothing special about the request (hot.py).
+HOT = {
+    "POST /":               (WRITE, hot.register_old),
+    "POST /v1/tasks":       (WRITE, hot.register),
+    "POST /v1/tasks:batch": (WRITE, hot.register_batch),
+    "GET /ping":            (OPEN,  hot.ping),
+}
 # fmt: on
 
 
 def make_app(manager: TaskManager, daemon: Daemon, access: Access, streams: Streams | None = None) -> Application:
     """To be served by `ApiServer`, or in tests by any HTTPServer on a Unix socket."""
+    api = Api(manager, daemon, access, streams)
     return Application(
         [(path, handler, {"levels": levels}) for path, levels, handler in ROUTES],
         default_handler_class=Unknown,
         default_handler_args={"levels": {}},
         log_function=log_request,
-        api=Api(manager, daemon, access, streams),
+        api=api,
+        hot=hot.Hot(api, HOT),
     )

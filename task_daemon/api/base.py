@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
+from msgspec import Struct
 from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
@@ -40,6 +41,23 @@ _request_numbers = itertools.count(1)
 _request_prefix = os.urandom(4).hex()
 
 Result = TypeVar("Result")
+
+
+def new_request_id() -> str:
+    return f"{_request_prefix}-{next(_request_numbers):x}"
+
+
+def is_key(text: str) -> bool:
+    """Whether it will do as an Idempotency-Key."""
+    return 1 <= len(text) <= 128 and text.isascii() and text.isprintable()
+
+
+class Reply(Struct, frozen=True):
+    """A JSON answer; `headers` besides those that every answer has."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
 
 
 class HungUp(Exception):
@@ -88,7 +106,7 @@ class Handler(RequestHandler):
 
     def set_default_headers(self) -> None:
         if not self.request_id:
-            self.request_id = f"{_request_prefix}-{next(_request_numbers):x}"
+            self.request_id = new_request_id()
         self.set_header("Task-Daemon-Version", self.api.daemon.version)
         self.set_header("X-Request-Id", self.request_id)
 
@@ -169,6 +187,13 @@ class Handler(RequestHandler):
         self.set_header("Content-Type", "application/json; charset=UTF-8")
         self.finish(msgspec.json.encode(payload))
 
+    def reply(self, reply: Reply) -> None:
+        self.set_status(reply.status)
+        for name, value in reply.headers.items():
+            self.set_header(name, value)
+        self.set_header("Content-Type", "application/json; charset=UTF-8")
+        self.finish(reply.body)
+
     async def task(self, uid: str) -> Task:
         """Raises NotFound for tasks that the caller may not see, too; Gone."""
         task = await self.manager.get(uid)
@@ -204,7 +229,7 @@ class Handler(RequestHandler):
 
     def idempotency_key(self) -> str | None:
         key = self.request.headers.get("Idempotency-Key")
-        if key is not None and not (1 <= len(key) <= 128 and key.isascii() and key.isprintable()):
+        if key is not None and not is_key(key):
             text = "must be 1 to 128 printable ASCII characters"
             raise InvalidBody(f"cannot use header Idempotency-Key: {text}", members=[("Idempotency-Key", text)])
         return key

@@ -7,17 +7,20 @@ import os
 import secrets
 import socket
 import stat
+import time
 from collections import Counter
 
 from tornado.http1connection import HTTP1ServerConnection
-from tornado.httpserver import HTTPServer
+from tornado.httpserver import HTTPServer, _HTTPRequestContext
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.web import Application
 
 from task_daemon.api.access import peer_of
 from task_daemon.api.base import HARD_STOP
+from task_daemon.api.connection import Connection, Stream
 from task_daemon.api.context import Api
+from task_daemon.api.hot import Hot
 from task_daemon.core.errors import TaskDaemonError
 
 log = logging.getLogger("task_daemon.api")
@@ -33,6 +36,7 @@ IDLE_TIMEOUT = 120.0  # seconds, for the whole header block; also the life of an
 BODY_TIMEOUT = 30.0  # seconds, for the whole body
 ANSWER_TIMEOUT = 30.0  # seconds in which a client must have read an answer that the kernel's buffers do not hold
 HEADER_BYTES = 32 * 1024
+SWEEP = 1.0  # seconds between two looks at who is too slow
 
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
@@ -49,43 +53,31 @@ class ListenError(TaskDaemonError):
     """The socket cannot be made; the message says why and what to do."""
 
 
-class _Stream(IOStream):
-    """A connection that is cut when its client does not read: until then the answer takes up memory."""
-
-    _deadline: object = None
-
-    def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
-        written = super().write(data)
-        if self._deadline is None and self.writing():
-            self._deadline = IOLoop.current().call_later(ANSWER_TIMEOUT, self._cut)
-        if self._deadline is not None:
-            written.add_done_callback(self._progress)
-        return written
-
-    def _progress(self, _: "asyncio.Future[None]") -> None:
-        if self._deadline is not None and not self.writing():
-            IOLoop.current().remove_timeout(self._deadline)
-            self._deadline = None
-
-    def _cut(self) -> None:
-        log.warning("cut a connection off: its client did not read an answer within %.0f s", ANSWER_TIMEOUT)
-        self._deadline = None
-        self.close()
-
-
 class _Connections(HTTPServer):
-    """Tornado's server, which also knows how many connections each user has."""
+    """Tornado's server, which also knows how many connections each user has, and closes those that are too slow."""
 
-    def initialize(self, *args: object, **kwargs: object) -> None:
+    def initialize(self, *args: object, hot: Hot, **kwargs: object) -> None:  # type: ignore[override]
         super().initialize(*args, **kwargs)  # type: ignore[arg-type]
         self.users: dict[IOStream, int] = {}
         self.by_user: Counter[int] = Counter()
+        self._hot = hot
+        self._answer_timeout = ANSWER_TIMEOUT
 
     def take(self, connection: socket.socket, uid: int) -> None:
-        stream = _Stream(connection, max_buffer_size=2 * HARD_STOP)
+        stream = Stream(connection, max_buffer_size=2 * HARD_STOP, answer_timeout=self._answer_timeout)
         self.users[stream] = uid
         self.by_user[uid] += 1
-        self.handle_stream(stream, ("", 0))
+        context = _HTTPRequestContext(stream, ("", 0), self.protocol)
+        serving = Connection(stream, self.conn_params, context, self._hot)
+        self._connections.add(serving)
+        serving.start_serving(self)
+
+    def sweep(self) -> None:
+        """Close the connections whose next bytes have not come in time."""
+        now = time.monotonic()
+        for connection in list(self._connections):
+            if isinstance(connection, Connection) and connection.deadline <= now:
+                connection.stream.close()
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
@@ -121,6 +113,7 @@ class ApiServer:
         self._limit_per_uid = connections_per_uid
         self._http = _Connections(
             app,
+            hot=app.settings["hot"],
             max_body_size=HARD_STOP,
             max_header_size=HEADER_BYTES,
             idle_connection_timeout=IDLE_TIMEOUT,
@@ -129,6 +122,8 @@ class ApiServer:
         self._listening: list[socket.socket] = []
         self._inode: tuple[int, int] | None = None
         self._loop = IOLoop.current()
+        self._sweep_every = min(SWEEP, IDLE_TIMEOUT / 4, BODY_TIMEOUT / 4)
+        self._sweeping: object = None
 
     def start(self) -> None:
         """Bind, and accept connections from now on. Raises ListenError."""
@@ -166,6 +161,8 @@ class ApiServer:
                     await asyncio.sleep(0.005)
         except TimeoutError:
             log.warning("%d requests were not answered within %.1f s and are cut off", self._api.in_flight, deadline)
+        if self._sweeping is not None:
+            self._loop.remove_timeout(self._sweeping)
         try:
             async with asyncio.timeout(CLOSING):
                 await self._http.close_all_connections()
@@ -175,6 +172,12 @@ class ApiServer:
     def _listen(self, sock: socket.socket) -> None:
         self._listening.append(sock)
         self._loop.add_handler(sock, self._accept, IOLoop.READ)
+        if self._sweeping is None:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        self._http.sweep()
+        self._sweeping = self._loop.call_later(self._sweep_every, self._sweep)
 
     def _accept(self, sock: socket.socket, _: int) -> None:
         for _turn in range(ACCEPTS_PER_TURN):

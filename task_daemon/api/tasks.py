@@ -4,17 +4,14 @@ import asyncio
 
 from msgspec.structs import replace
 
-from task_daemon.api import bodies, redaction
+from task_daemon.api import bodies, hot, redaction
 from task_daemon.api.base import BATCH_LIMIT, LONGEST_WAIT, Handler
 from task_daemon.api.parameters import page_token, refuse
-from task_daemon.core.errors import Forbidden, InvalidBody, UnknownAction, UnknownZone
+from task_daemon.core.errors import Forbidden
 from task_daemon.core.model import Query, State, Task
-from task_daemon.core.ports import Added
-from task_daemon.tracking.admit import Registration
 
 PAGE = 50
 LARGEST_PAGE = 500
-READ_ASIDE = 64 * 1024  # bytes; reading a longer batch would hold the event loop up (4 MiB of tiny objects take half a second)
 
 
 class Tasks(Handler):
@@ -27,27 +24,25 @@ class Tasks(Handler):
     )
 
     async def post(self) -> None:
-        registration = bodies.registration(self.body())
         if self.query.flag("validate_only"):
-            (task,) = self.manager.validate([registration], self.caller.owner)
-            self.answer(self.manager.fresh_view(task))
-            return
-        (added,) = await self.manager.register([registration], self.caller.owner, self.idempotency_key())
-        await self._registered(added)
+            (task,) = self.manager.validate([bodies.registration(self.body())], self.caller.owner)
+            self.answer(self.manager.fresh(task)[0])
+        elif (wait := self.preferred_wait()) is None:
+            self.reply(await hot.register(self.api, self.caller, self.body(), self.idempotency_key()))
+        else:
+            await self._register_and_wait(wait)
 
-    async def _registered(self, added: Added) -> None:
-        task, wait = added.task, self.preferred_wait()
-        self.set_header("Location", f"/v1/tasks/{task.uid}")
+    async def _register_and_wait(self, wait: float) -> None:
+        registration = bodies.registration(self.body())
+        (added,) = await self.manager.register([registration], self.caller.owner, self.idempotency_key())
+        self.set_header("Location", f"/v1/tasks/{added.task.uid}")
         if added.replayed:
             self.set_header("Idempotency-Replayed", "true")
-        if wait is not None:
-            self.set_header("Preference-Applied", f"wait={wait:.0f}")
-            task = await self.unless_hung_up(self.manager.wait(task.uid, wait))
+        self.set_header("Preference-Applied", f"wait={wait:.0f}")
+        task = await self.unless_hung_up(self.manager.wait(added.task.uid, wait))
         if not task.done:
             self.set_retry_after(self.manager.retry_after(task))
-        fresh = not added.replayed and wait is None
-        view = self.manager.fresh_view(task) if fresh else await self.manager.view(task)
-        self.answer(view, 200 if added.replayed or task.done else 202)
+        self.answer(await self.manager.view(task), 200 if added.replayed or task.done else 202)
 
     async def get(self) -> None:
         query = self._query()
@@ -89,24 +84,8 @@ class Batch(Handler):
 
     async def post(self) -> None:
         raw = self.body()
-        registrations = await asyncio.to_thread(bodies.batch, raw) if len(raw) > READ_ASIDE else bodies.batch(raw)
-        added = await self._register(registrations)
-        if all(each.replayed for each in added):
-            self.set_header("Idempotency-Replayed", "true")
-        self.set_retry_after(max(self.manager.retry_after(each.task) for each in added[:1]))
-        if any(each.replayed for each in added):
-            views = await self.manager.views([each.task for each in added])
-        else:
-            views = [self.manager.fresh_view(each.task) for each in added]
-        self.answer({"tasks": views}, 202)
-
-    async def _register(self, registrations: list[Registration]) -> list[Added]:
-        try:
-            return await self.manager.register(registrations, self.caller.owner, self.idempotency_key())
-        except (InvalidBody, UnknownZone, UnknownAction) as refusal:
-            if not refusal.members or refusal.members[0][0] == "Idempotency-Key":
-                raise
-            raise bodies.of_a_batch(refusal, 0) from None
+        registrations = await asyncio.to_thread(bodies.batch, raw) if len(raw) > hot.LARGEST_BODY else bodies.batch(raw)
+        self.reply(await hot.register_all(self.api, self.caller, registrations, self.idempotency_key()))
 
 
 class One(Handler):

@@ -325,6 +325,10 @@ class Engine(Protocol):
         """Live tasks by (zone, action, state). Any thread; O(groups), not O(tasks)."""
         ...
 
+    def live(self) -> int:
+        """Number of live tasks. Any thread; O(1)."""
+        ...
+
     def live_of(self, owner_uid: int) -> int:
         """Number of live tasks of one owner. Event loop."""
         ...

@@ -49,6 +49,7 @@ class LiveTasks:
         self._tasks: dict[str, bytes] = {}
         self._tally: Counter[tuple[str, str, str]] = Counter()
         self._owners: Counter[int] = Counter()
+        self._unfinished = 0
         self._deadlines: list[tuple[float, str]] = []  # heap of (wall time, uid); ended tasks are skipped when they come up
         self._handed: list[tuple[float, str]] = []  # entries of the heap that were handed out ...
         self._handed_at = 0.0  # ... since this wall time
@@ -100,7 +101,7 @@ class LiveTasks:
         return self._owners[owner_uid]
 
     def unfinished(self) -> int:
-        return self._owners.total()
+        return self._unfinished
 
     def next_deadline(self) -> float | None:
         """Wall time of the next deadline."""
@@ -144,6 +145,7 @@ class LiveTasks:
         self._tally[group] += step
         if not self._tally[group]:
             del self._tally[group]
+        self._unfinished += step
         self._owners[task.owner.uid] += step
         if not self._owners[task.owner.uid]:
             del self._owners[task.owner.uid]

@@ -108,6 +108,9 @@ class MemoryEngine:
     def tally(self) -> Mapping[tuple[str, str, str], int]:
         return self._live.tally()
 
+    def live(self) -> int:
+        return self._live.unfinished()
+
     def live_of(self, owner_uid: int) -> int:
         return self._live.live_of(owner_uid)
 

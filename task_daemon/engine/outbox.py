@@ -247,6 +247,10 @@ class Outbox:
         if line.busy is None:
             self._requeue(uid, line)
 
+    def waits(self, owner_uid: int) -> bool:
+        """Whether anything of this owner may be waiting for a retry. O(1): it is asked at each request."""
+        return owner_uid in self._owners or bool(self._more)
+
     def wake(self, owner_uid: int, now: float) -> bool:
         """The owner is alive: what waits for a retry goes now. Whether the store has to be told too."""
         if now - self._woken.get(owner_uid, -NEVER) < WAKE_EVERY:

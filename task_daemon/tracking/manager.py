@@ -23,7 +23,7 @@ from task_daemon.core.errors import (
     UnknownZone,
 )
 from task_daemon.core.model import Change, Delivery, Event, Mode, Owner, Query, State, Task
-from task_daemon.core.ports import Added, Clock, Engine, NewTask, Page, Zone
+from task_daemon.core.ports import Added, Clock, Engine, NewTask, Page, Times, Zone
 from task_daemon.core.view import task_view
 from task_daemon.tracking.admit import Admission, Registration
 from task_daemon.tracking.feed import Feed, Follower
@@ -93,7 +93,7 @@ class TaskManager:
             raise _at_index(error, index) from None
 
     def _check_limits(self, count: int, owner: Owner) -> None:
-        live = sum(self._engine.tally().values())
+        live = self._engine.live()
         if live + count > self._limits.live_tasks:
             text = f"cannot register: {live} tasks are live, and at most {self._limits.live_tasks} may be"
             raise QueueFull(text, retry_after=10.0)
@@ -165,25 +165,28 @@ class TaskManager:
         counts = await self._engine.callback_counts([task.uid for task in tasks])
         return [self._view(task, counts.get(task.uid, NO_CALLBACKS)) for task in tasks]
 
-    def fresh_view(self, task: Task) -> dict[str, Any]:
-        """Of a task that was just registered: nobody can have been told anything yet."""
-        return self._view(task, NO_CALLBACKS)
-
-    def _view(self, task: Task, callbacks: Mapping[str, int]) -> dict[str, Any]:
+    def fresh(self, task: Task) -> tuple[dict[str, Any], float]:
+        """View and `retry_after` of a task that was just registered: nobody can have been told anything yet."""
         times = self._engine.times(task)
+        return self._view(task, NO_CALLBACKS, times), self._retry_after(times)
+
+    def _view(self, task: Task, callbacks: Mapping[str, int], times: Times | None = None) -> dict[str, Any]:
+        known = times or self._engine.times(task)
         return task_view(
             task,
             cancellable=self._cancellable(task),
-            last_polled_at=times.last_polled_at,
-            next_poll_at=times.next_poll_at,
+            last_polled_at=known.last_polled_at,
+            next_poll_at=known.next_poll_at,
             unreachable=not task.done and self._book.unreachable(task.zone),
             callbacks=dict(callbacks),
         )
 
     def retry_after(self, task: Task) -> float:
         """Seconds after which asking again is worth it: the next poll."""
-        at = self._engine.times(task).next_poll_at
-        return 1.0 if at is None else max(1.0, at - self._clock.now())
+        return self._retry_after(self._engine.times(task))
+
+    def _retry_after(self, times: Times) -> float:
+        return 1.0 if times.next_poll_at is None else max(1.0, times.next_poll_at - self._clock.now())
 
     # ------------------------------------------------------------------ changing
 

@@ -295,7 +295,7 @@ async def test_a_view_shows_what_only_the_engine_knows(world: World, outside: Ou
     assert first["callbacks"] == {"pending": 0, "delivered": 1, "dead": 0}
     assert (first["next_poll_at"], second["last_polled_at"]) == (None, None)
     assert second["next_poll_at"] is not None
-    assert world.manager.fresh_view(live) == second
+    assert world.manager.fresh(live)[0] == second
     assert await world.manager.view(task) == first
 
 
@@ -303,17 +303,17 @@ async def test_only_live_tasks_are_shown_as_out_of_reach(world: World, outside: 
     done, live = await ended(world, outside), await world.register("live")
     world.book.failed("z1", "refused")
 
-    assert [world.manager.fresh_view(task)["flags"] for task in (done, live)] == [[], ["backend_unreachable"]]
+    assert [world.manager.fresh(task)[0]["flags"] for task in (done, live)] == [[], ["backend_unreachable"]]
 
 
 async def test_whether_a_task_can_be_cancelled_is_shown(make: Make, outside: Outside, short_path: Path) -> None:
     world = await make(short_path, z1=outside)
     tasks = [await world.register(), await world.run("run"), await world.run("fixed", action="fixed")]
-    assert [world.manager.fresh_view(task)["cancellable"] for task in tasks] == [False, True, False]
+    assert [world.manager.fresh(task)[0]["cancellable"] for task in tasks] == [False, True, False]
     await world.engine.close()
     again = await make(short_path, z2=Outside())
 
-    assert not again.manager.fresh_view(tasks[1])["cancellable"], "its zone is not configured any more"
+    assert not again.manager.fresh(tasks[1])[0]["cancellable"], "its zone is not configured any more"
 
 
 async def test_asking_again_is_worth_it_after_the_next_poll(world: World, clock: FakeClock) -> None:
@@ -321,7 +321,7 @@ async def test_asking_again_is_worth_it_after_the_next_poll(world: World, clock:
     assert world.manager.retry_after(task) == 1.0
     await world.beat()
 
-    view = world.manager.fresh_view(await world.manager.get(task.uid))
+    view = world.manager.fresh(await world.manager.get(task.uid))[0]
     seconds = world.manager.retry_after(task)
     assert 1.0 < seconds <= 10.0
     assert view["next_poll_at"] is not None

@@ -168,6 +168,9 @@ class LocalEngine:
         with self._lock:
             return self._live.tally()
 
+    def live(self) -> int:
+        return self._live.unfinished()
+
     def live_of(self, owner_uid: int) -> int:
         return self._live.live_of(owner_uid)
 
@@ -256,7 +259,7 @@ class LocalEngine:
         return read
 
     def wake_owner(self, owner_uid: int) -> None:
-        if self._closing:
+        if self._closing or not self._outbox.waits(owner_uid):
             return
         if self._outbox.wake(owner_uid, self._clock.now()):
             self._aside(self._wake_stored(owner_uid))

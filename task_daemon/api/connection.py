@@ -1,0 +1,134 @@
+"""One connection: the hot requests are answered here, all others by Tornado; whoever is too slow is cut off."""
+
+import asyncio
+import logging
+import math
+import time
+
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
+from tornado.httputil import HTTPServerConnectionDelegate
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
+
+from task_daemon.api.access import Caller
+from task_daemon.api.hot import Hot, Request
+
+log = logging.getLogger("task_daemon.api")
+
+END_OF_HEAD = rb"\r?\n\r?\n"  # as Tornado has it
+NEVER = math.inf
+
+
+class Stream(IOStream):
+    """A connection's bytes. It is cut when its client does not read: until then the answer takes up memory."""
+
+    def __init__(self, *arguments: object, answer_timeout: float, **named: object) -> None:
+        super().__init__(*arguments, **named)  # type: ignore[arg-type]
+        self._answer_timeout = answer_timeout
+        self._deadline: object = None
+        self._head: bytes | None = None
+
+    def give_back(self, head: bytes) -> None:
+        """The header block is what the next `read_until_regex` finds."""
+        self._head = head
+
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> "asyncio.Future[bytes]":
+        if self._head is None:
+            found: asyncio.Future[bytes] = super().read_until_regex(regex, max_bytes)  # type: ignore[assignment]
+            return found
+        known: asyncio.Future[bytes] = asyncio.Future()
+        known.set_result(self._head)
+        self._head = None
+        return known
+
+    def send(self, data: bytes) -> None:
+        """Write without a future for the end of it. Raises StreamClosedError."""
+        if self.closed():
+            raise StreamClosedError
+        if not self.writing():
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                sent = 0  # `write` finds out why
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self.write(data)
+
+    def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
+        written = super().write(data)
+        if self._deadline is None and self.writing():
+            self._deadline = IOLoop.current().call_later(self._answer_timeout, self._cut)
+        if self._deadline is not None:
+            written.add_done_callback(self._progress)
+        return written
+
+    def _progress(self, _: "asyncio.Future[None]") -> None:
+        if self._deadline is not None and not self.writing():
+            IOLoop.current().remove_timeout(self._deadline)
+            self._deadline = None
+
+    def _cut(self) -> None:
+        log.warning("cut a connection off: its client did not read an answer within %.0f s", self._answer_timeout)
+        self._deadline = None
+        self.close()
+
+
+class Connection(HTTP1ServerConnection):
+    """Tornado's loop over the requests of a connection, with a look at each header block before Tornado's.
+
+    `deadline` (of `time.monotonic`): when whoever owns the connections closes this one unless the bytes that it waits for
+    have come; one look at all of them now and then costs less than a timer for each request.
+    """
+
+    stream: Stream
+
+    def __init__(self, stream: Stream, params: HTTP1ConnectionParameters, context: object, hot: Hot) -> None:
+        super().__init__(stream, params, context)
+        self.deadline = NEVER
+        self._hot = hot
+        self._answering = False
+
+    async def close(self) -> None:
+        if self._answering and self._serving_future is not None:
+            self._serving_future.cancel()  # nobody is left to be answered
+        await super().close()
+
+    async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
+        idle, most = self.params.header_timeout or NEVER, self.params.max_header_size
+        try:
+            while True:
+                self.deadline = time.monotonic() + idle
+                head = await self.stream.read_until_regex(END_OF_HEAD, most)
+                request = self._hot.request(head, caller := self._hot.api.access.caller(self.stream))
+                if request is not None:
+                    await self._answer_hot(request, caller)
+                    continue
+                self.deadline = NEVER
+                self.stream.give_back(head)
+                connection = HTTP1Connection(self.stream, False, self.params, self.context)
+                if not await connection.read_response(delegate.start_request(self, connection)):
+                    return
+                await asyncio.sleep(0)
+        except (StreamClosedError, UnsatisfiableReadError, asyncio.CancelledError):
+            return
+        except Exception:
+            log.exception("cannot serve a connection any more")
+            self.stream.close()
+        finally:
+            delegate.on_close(self)
+
+    async def _answer_hot(self, request: Request, caller: Caller) -> None:
+        api = self._hot.api
+        api.begin()
+        try:
+            began, raw = time.perf_counter(), b""
+            if request.length:
+                self.deadline = time.monotonic() + (self.params.body_timeout or NEVER)
+                raw = await self.stream.read_bytes(request.length)
+            self.deadline = NEVER
+            self._answering = True
+            self.stream.send(await self._hot.answer(request, caller, raw, began))
+        finally:
+            self._answering = False
+            api.end()

@@ -1,0 +1,188 @@
+"""The hot requests: recognised by their bytes, answered without Tornado's request handlers, which cost more than all the rest.
+
+Only a request with nothing special about it is taken: a route of `app.HOT`, headers of PLAIN and no others, a small body of
+known length, a caller with the right, a daemon that is ready. Everything else, and everything doubtful, goes through the route
+table as if nobody had looked at it before. Both ways give the same answers (tests/api/test_hot.py).
+"""
+
+import logging
+import math
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from http.client import responses
+
+import msgspec
+import tornado
+from msgspec import Struct
+from tornado.httputil import format_timestamp
+
+from task_daemon.api import bodies
+from task_daemon.api.access import Caller, Level
+from task_daemon.api.access_log import log_answer
+from task_daemon.api.base import ACCEPTED, JSON_TYPES, Reply, is_key, new_request_id
+from task_daemon.api.context import Api
+from task_daemon.api.problems import problem, refusal_of
+from task_daemon.core.errors import InvalidBody, Refusal, UnknownAction, UnknownZone
+from task_daemon.core.ports import Added
+from task_daemon.tracking.admit import Registration
+from task_daemon.tracking.manager import TaskManager
+
+log = logging.getLogger("task_daemon.api")
+
+LONGEST_HEAD = 1024  # bytes
+LARGEST_BODY = 64 * 1024  # bytes; reading a longer one would hold the event loop up (4 MiB of tiny objects take half a second)
+PLAIN = ("host", "user-agent", "accept", "accept-encoding", "connection", "content-type", "content-length", "idempotency-key")
+LINE = re.compile(r"([A-Za-z-]+): ?([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
+HOST = re.compile(r"[A-Za-z0-9._:-]+")
+DIGITS = re.compile(r"[0-9]{1,6}")
+
+_encode = msgspec.json.Encoder().encode
+
+
+Answerer = Callable[[Api, Caller, bytes, str | None], Awaitable[Reply]]
+"""From the body and the Idempotency-Key to the reply. Raises Refusal."""
+
+
+class Request(Struct, frozen=True):
+    """What the header block of a hot request says; `length` is that of the body in bytes."""
+
+    method: str
+    path: str
+    length: int
+    key: str | None
+
+
+# ------------------------------------------------------------------ the answers; the request handlers give them, too
+
+
+async def register(api: Api, caller: Caller, raw: bytes, key: str | None) -> Reply:
+    (added,) = await api.manager.register((bodies.registration(raw),), caller.owner, key)
+    if added.replayed:
+        return await _replayed(api.manager, added)
+    view, retry_after = api.manager.fresh(added.task)
+    headers = {"Location": f"/v1/tasks/{added.task.uid}", "Retry-After": str(math.ceil(retry_after))}
+    return Reply(202, headers, _encode(view))
+
+
+async def register_old(api: Api, caller: Caller, raw: bytes, _key: str | None) -> Reply:
+    (added,) = await api.manager.register((bodies.old_registration(raw),), caller.owner)
+    return Reply(200, {"Location": f"/v1/tasks/{added.task.uid}"}, b'""')
+
+
+async def register_batch(api: Api, caller: Caller, raw: bytes, key: str | None) -> Reply:
+    return await register_all(api, caller, bodies.batch(raw), key)
+
+
+async def register_all(api: Api, caller: Caller, registrations: list[Registration], key: str | None) -> Reply:
+    manager = api.manager
+    try:
+        added = await manager.register(registrations, caller.owner, key)
+    except (InvalidBody, UnknownZone, UnknownAction) as refusal:
+        if not refusal.members or refusal.members[0][0] == "Idempotency-Key":
+            raise
+        raise bodies.of_a_batch(refusal, 0) from None
+    headers = {"Idempotency-Replayed": "true"} if all(each.replayed for each in added) else {}
+    headers["Retry-After"] = str(math.ceil(manager.retry_after(added[0].task)))
+    if any(each.replayed for each in added):
+        views = await manager.views([each.task for each in added])
+    else:
+        views = [manager.fresh(each.task)[0] for each in added]
+    return Reply(202, headers, _encode({"tasks": views}))
+
+
+async def ping(_api: Api, _caller: Caller, _raw: bytes, _key: str | None) -> Reply:
+    return Reply(200, {}, b'"pong"')
+
+
+async def _replayed(manager: TaskManager, added: Added) -> Reply:
+    task = added.task
+    headers = {"Location": f"/v1/tasks/{task.uid}", "Idempotency-Replayed": "true"}
+    if not task.done:
+        headers["Retry-After"] = str(math.ceil(manager.retry_after(task)))
+    return Reply(200, headers, _encode(await manager.view(task)))
+
+
+# ------------------------------------------------------------------ recognising, and the bytes of an answer
+
+
+class Hot:
+    """The hot routes of one application: for a request line, the right it needs and who answers."""
+
+    def __init__(self, api: Api, routes: Mapping[str, tuple[Level, Answerer]]) -> None:
+        self.api = api
+        self._routes = routes
+
+    def request(self, head: bytes, caller: Caller) -> Request | None:
+        """What is asked; None if Tornado has to look at it."""
+        if len(head) > LONGEST_HEAD or (request := read_head(head)) is None or self.api.unready() is not None:
+            return None
+        route = self._routes.get(f"{request.method} {request.path}")
+        if route is None:
+            return None
+        try:
+            caller.check(route[0])
+        except Refusal:
+            return None
+        return request
+
+    async def answer(self, request: Request, caller: Caller, raw: bytes, began: float) -> bytes:
+        """The whole answer. `began`: of `time.perf_counter`."""
+        number = new_request_id()
+        refusal: Refusal | None = None
+        self.api.manager.heard_of(caller.peer.uid)
+        try:
+            reply = await self._routes[f"{request.method} {request.path}"][1](self.api, caller, raw, request.key)
+            status, headers, kind, body = reply.status, reply.headers, "application/json; charset=UTF-8", reply.body
+        except Exception as error:
+            refusal = refusal_of(error, request.method, request.path, ())
+            if refusal is not error:
+                text = "cannot answer %s %s: unexpected error (request %s)"
+                log.error(text, request.method, request.path, number, exc_info=error)
+            status, headers, members = problem(refusal, number)
+            kind, body = headers.pop("Content-Type"), _encode(members)
+            if self.api.daemon.phase().name == "draining":
+                headers["Connection"] = "close"
+        log_answer(request.method, request.path, status, time.perf_counter() - began, caller, number, refusal)
+        more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        return (
+            f"HTTP/1.1 {status} {responses[status]}\r\nServer: TornadoServer/{tornado.version}\r\nContent-Type: {kind}\r\n"
+            f"Date: {_date(int(time.time()))}\r\nTask-Daemon-Version: {self.api.daemon.version}\r\nX-Request-Id: {number}\r\n"
+            f"{more}Content-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
+
+
+@lru_cache(maxsize=256)  # a client that keeps its connection sends the same bytes again and again
+def read_head(head: bytes) -> Request | None:
+    """None if there is anything in it that this module does not know to be harmless."""
+    try:
+        first, *lines = head.decode("ascii").removesuffix("\r\n\r\n").split("\r\n")
+        method, path, version = first.split(" ")
+    except ValueError:
+        return None
+    found: dict[str, str] = {}
+    for line in lines:
+        match = LINE.fullmatch(line)
+        if match is None or match[1].lower() not in PLAIN or match[1].lower() in found:
+            return None
+        found[match[1].lower()] = match[2]
+    length = found.get("content-length", "" if method == "POST" else "0")
+    key = found.get("idempotency-key")
+    plain = (
+        version == "HTTP/1.1"
+        and HOST.fullmatch(found.get("host", "")) is not None
+        and found.get("connection", "keep-alive").lower() == "keep-alive"
+        and found.get("accept", "*/*") in ACCEPTED
+        and JSON_TYPES.fullmatch(found.get("content-type", "application/json").partition(";")[0].strip()) is not None
+        and (key is None or is_key(key))
+        and DIGITS.fullmatch(length) is not None
+        and ("content-length" not in found or method == "POST")
+        and int(length) <= LARGEST_BODY
+    )
+    return Request(method, path, int(length), key) if plain else None
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    return format_timestamp(second)
