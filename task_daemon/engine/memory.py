@@ -320,9 +320,8 @@ class MemoryEngine:
 
     def _keep(self, task: Task) -> None:
         self._tasks[task.uid] = task
-        old = self._live.get(task.uid)
-        self._live.put(task)
-        if task.uid not in self._live:
+        old = self._live.put(task)
+        if not is_kept(task):
             self._beats.drop(task.zone, task.uid, task.poll_interval)
         elif old is None:
             self._beats.add(task.zone, task.uid, task.poll_interval, self._clock.monotonic())
