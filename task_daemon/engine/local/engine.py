@@ -129,6 +129,9 @@ class LocalEngine:
         answers, _ = await self.store.write(lambda tables: tables.add(new, self._live.get), self._ledger.settle_added, new=True)
         return answers
 
+    async def known(self, new: Sequence[NewTask]) -> int:
+        return await self.store.write(lambda tables: tables.known(new, self._live.get))
+
     def get(self, uid: str) -> Task | None:
         return self._live.get(uid)
 

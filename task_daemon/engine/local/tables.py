@@ -68,6 +68,10 @@ class Tables:
             self._sql.execute(SQL["add_key"], (owner, item.key, item.fingerprint, known[owner, item.key]))
         return [answer or Added(item.task) for item, answer in zip(new, answers, strict=True)], events
 
+    def known(self, new: Sequence[NewTask], current: Current) -> int:
+        """How many of them are replays."""
+        return sum(answer is not None for answer in self._decide(new, current))
+
     def apply(self, changes: Sequence[Change], current: Current) -> list[Applied | None]:
         """None where the task was not as `before` any more."""
         return [self._apply(change, current) for change in changes]
