@@ -1,5 +1,5 @@
 # Two commands are all a newcomer needs: `make demo` (the main job) and `make test`.
-.PHONY: demo test setup-tests lint check-types tests bench setup lock clean
+.PHONY: demo test setup-tests lint check-types tests bench bench-peers performance-page setup lock clean
 
 demo: setup            ## the main job, visibly: a real backup, a daemon killed in the middle, one callback
 	.venv/bin/python docs/demo.py
@@ -25,9 +25,19 @@ tests:
 bench: setup           ## every row of the table, at most 20 minutes; one row: .venv/bin/python -m benchmarks p01
 	.venv/bin/python -m benchmarks
 
+bench-peers: setup     ## Huey, RQ, Celery and Dramatiq beside this daemon, in a venv of their own; about 10 minutes
+	benchmarks/setup peers
+	.venv/bin/python -m benchmarks.peers
+
+performance-page: setup ## docs/performance.md and its plots from the results of `make bench` and `make bench-peers`
+	@benchmarks/setup
+	.bench-venv/bin/python -m benchmarks.page
+
 lock: setup            ## renew requirements.lock; needs uv on the PATH
 	uv pip compile pyproject.toml --extra test --extra keystone --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
+	uv pip compile benchmarks/requirements.in --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o benchmarks/requirements.txt
 
 clean:
-	rm -rf .venv .keystone-venv .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf .venv .bench-venv .keystone-venv .mypy_cache .ruff_cache .pytest_cache dist build

@@ -45,6 +45,7 @@ class Receiver(Process):
         home.mkdir(exist_ok=True)
         self.socket = str(home / "s")
         port = home / "port"
+        port.unlink(missing_ok=True)  # of an earlier one
         super().__init__(module("benchmarks.harness.receiver", self.socket, str(port)), home / "log")
         self.await_that("it listened", port.exists)
         self.port = int(port.read_text())

@@ -28,7 +28,6 @@ VERBS = (
     "stop",
     "support-bundle",
     "selftest",
-    "completion",
 )
 
 

@@ -1,11 +1,10 @@
 import click
 
-from task_client.cli.completing import any_task
 from task_client.cli.frame import Settings, formatted, verb
 
 
 @verb
-@click.argument("uid", shell_complete=any_task)
+@click.argument("uid")
 @formatted
 def command(settings: Settings, uid: str) -> None:
     """Show everything about one task."""

@@ -1,0 +1,342 @@
+"""`docs/performance.md` and its plots, from the results and from nothing else.
+
+    make performance-page
+
+Each plot carries the digest of what it was drawn from, so that a test can tell when it is out of step.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.row import QUIET, RESULTS, Row, bound, number, ratio_of
+
+Result = dict[str, Any]
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "performance.md"
+ROWS = [f"P{n}" for n in range(1, 16)]
+OURS = "task-daemon"
+LESS = ("p99", "p50", "max", "CPU", "RSS", "PSS", "slowest", "late", "missing", "not called", "from the end")
+"""What a figure of a peers' table is called when less of it is better."""
+
+WHY = {
+    (
+        "w1",
+        "Huey",
+    ): "it inserts into SQLite within the caller's own process: there is no request and no server. In return every process "
+    "that registers needs the file, they wait for each other's locks (see the slowest), and nothing checks who may do what.",
+    (
+        "w1",
+        "Dramatiq",
+    ): "a Redis command is parsed in C by Redis and costs less than an HTTP request parsed in Python; it checks nothing but "
+    "that there is a message.",
+    ("w1", "RQ"): "a Redis command is parsed in C by Redis and costs less than an HTTP request parsed in Python.",
+    ("w1", "Celery"): "a Redis command is parsed in C by Redis and costs less than an HTTP request parsed in Python.",
+    ("w2", "Huey"): "one process with SQLite's small cache, and nothing in memory: what is due is read from the file.",
+    ("w2", "Dramatiq"): "its operations lie in Redis.",
+    ("w2", "RQ"): "it fell behind, and holds little while it does.",
+    ("w2", "Celery"): "its prefork workers hold what is due in memory.",
+    ("w3", "Huey"): "its workers send a callback without a durable record of the end and of each try.",
+    ("w3", "Dramatiq"): "its workers send a callback without a durable record of the end and of each try.",
+}
+"""Why a peer can be better; shown only where the figures say that it is."""
+
+
+def main() -> None:
+    rows, peers = results(), peers_results()
+    from benchmarks import plots  # needs matplotlib; the text does not
+
+    drawn = plots.draw(rows, peers, DOCS)
+    PAGE.write_text(text(rows, peers))
+    print(f"written: {PAGE.relative_to(DOCS.parent)}, {', '.join(str(path.relative_to(DOCS.parent)) for path in drawn)}")
+
+
+def results() -> list[Result]:
+    """Of the rows, by number."""
+    found = [json.loads(path.read_text()) for path in RESULTS.glob("p[0-9]*_*.json")]
+    return sorted(found, key=lambda result: int(result["row"][1:]))
+
+
+def row_of(name: str) -> Row:
+    """The row of `benchmarks/<name>.py`."""
+    row = import_module(f"benchmarks.{name}").ROW
+    assert isinstance(row, Row)
+    return row
+
+
+def peers_results() -> list[Result]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("peers_*.json"))]
+
+
+def digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def judged(rows: Sequence[Result]) -> list[tuple[str, Result]]:
+    """Figures with a ratio to a target, and how they are called in the plot."""
+    return [
+        (f"{result['row']}  {each['what']}", each) for result in rows for each in result["figures"] if ratio_of(each) is not None
+    ]
+
+
+def expected_plots(rows: Sequence[Result], peers: Sequence[Result]) -> Mapping[str, str]:
+    """Names of the plots, and the digest of what each is drawn from."""
+    found = {"performance-targets.svg": digest([(label, each) for label, each in judged(rows)])} if judged(rows) else {}
+    return found | {f"performance-{result['work']}.svg": digest(result) for result in peers}
+
+
+# --------------------------------------------------------------------------- text
+
+
+def text(rows: Sequence[Result], peers: Sequence[Result]) -> str:
+    """The page, as Markdown."""
+    parts = [
+        "# Performance",
+        (
+            "How fast this is, what it costs, where others are better, and how to measure it again. Every figure comes from "
+            "`make bench` and `make bench-peers`; `make performance-page` made this page of their results and nobody edits it."
+        ),
+        machine_line(rows, peers),
+        "## Sizing a machine",
+        *cost_model(rows),
+        "## Targets and what is reached",
+        (
+            "*Ratio* is how much better than its target a figure is: from 1 on it is reached, 2 is "
+            "twice as good. The *gate* must hold even "
+            "where the target is missed. Figures without a target are there to compare with. Client and daemon share the machine."
+        ),
+        "![ratio of each figure to its target](performance-targets.svg)" if judged(rows) else "",
+        *row_table(rows),
+        missing(rows),
+        *notes(rows),
+        "## Beside what people would use instead",
+        *peers_part(peers),
+        "## The machine",
+        *machine_part(rows, peers),
+        "## Measuring it yourself",
+        REPEATING,
+    ]
+    return "\n\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+REPEATING = """\
+```sh
+make bench              # every row, at most 20 minutes; leave the machine alone meanwhile
+make bench-peers        # Huey, RQ, Celery and Dramatiq in a venv of their own; about 10 minutes
+make performance-page   # this page
+.venv/bin/python -m benchmarks.p01_registrations --quick --directory /srv    # one row, small, on another disk
+```
+
+A result says how many cores other programs used meanwhile. Above 0.1 a run is not quiet: rates fall, the slowest of a
+hundred suffers most, CPU for each and ratios within one run least. What is compared is measured in turns within the
+same round; a figure is the median of its rounds unless it says *worst*. Scale rates to another machine by the bare
+Tornado server of the same run (P1), and registrations over one connection by the time of a flush: each waits for one."""
+
+
+def cost_model(rows: Sequence[Result]) -> list[str]:
+    """Sentences to size a machine with, as far as there are figures."""
+    lines = []
+    one = figure(rows, "P1", "cpu")
+    if one:
+        lines.append(
+            f"- **A registration** takes {shown(one)} of the daemon's CPU, and shares a flush of the disk with those "
+            f"that arrive at the same "
+            f"time: one core takes about {number(two_digits(1e6 / one['reached']))} a second."
+        )
+    batch = by_unit(rows, "P3", "tasks/s", "/s")
+    if batch:
+        lines.append(f"- **In batches** it is much less: {shown(batch)} over one connection ({batch['what']}).")
+    group = figure(rows, "P7", "cpu", "cpu_us", "cpu_each", "cost")
+    if group and group["reached"]:
+        lines.append(
+            f"- **Watching**, where one call of a zone answers for all its tasks: {shown(group)} for each task and "
+            f"poll, so 100,000 tasks looked "
+            f"at every 10 s take {number(group['reached'] * microseconds(group) * 1e4 / 1e6)} of a core."
+        )
+    single = figure(rows, "P6", "cpu", "cpu_ms", "cpu_each", "cost")
+    if single and single["reached"]:
+        lines.append(f"- **Watching one by one**, a call for each task: {shown(single)} for each call.")
+    delivery = figure(rows, "P10", "cpu", "cpu_ms", "cpu_each", "cost")
+    if delivery:
+        lines.append(f"- **A callback** takes {shown(delivery)} of CPU, its durable record before and after sending included.")
+    memory = figure(rows, "P9", "bytes", "memory", "each", "task") or by_unit(rows, "P9", "bytes", "B")
+    if memory and memory["reached"]:
+        lines.append(
+            f"- **A live task** takes {shown(memory)} of memory: 100,000 take {number(memory['reached'] * 1e5 / 2**20)} "
+            f"MiB on top of the "
+            "empty daemon."
+        )
+    if not lines:
+        return ["Not measured yet."]
+    lines.append("- A poll that learns nothing new does not touch the disk; an end is one commit with its callbacks.")
+    return [
+        "Add up what you do a second; the sum is cores of the daemon. It is one process: plan with at most one core.",
+        "\n".join(lines),
+    ]
+
+
+def figure(rows: Iterable[Result], code: str, *names: str) -> Result | None:
+    for result in rows:
+        if result["row"] == code:
+            for name in names:
+                for each in result["figures"]:
+                    if each["name"] == name and each["reached"] is not None:
+                        found: Result = each
+                        return found
+    return None
+
+
+def by_unit(rows: Iterable[Result], code: str, *units: str) -> Result | None:
+    """The first figure of a row that is in one of some units."""
+    for result in rows:
+        if result["row"] == code:
+            for each in result["figures"]:
+                if each["unit"] in units and each["reached"] is not None:
+                    found: Result = each
+                    return found
+    return None
+
+
+def microseconds(found: Result) -> float:
+    """One of the figure's units, in microseconds."""
+    return {"µs": 1.0, "us": 1.0, "ms": 1e3, "s": 1e6}.get(found["unit"], 1.0)
+
+
+def two_digits(value: float) -> float:
+    return float(f"{value:.2g}")
+
+
+def shown(found: Result) -> str:
+    return f"{number(found['reached'])} {found['unit']}"
+
+
+def row_table(rows: Sequence[Result]) -> list[str]:
+    if not rows:
+        return []
+    lines = ["| row | what | target | gate | reached | ratio | |", "|---|---|---|---|---|---|---|"]
+    for result in rows:
+        lines.append(f"| **{result['row']}** | **{result['what']}**{'' if result['quiet'] else ' (not quiet)'} | | | | | |")
+        for each in result["figures"]:
+            ratio = ratio_of(each)
+            worst = " (worst)" if each["worst_of_rounds"] else ""
+            cells = (bound(each, "target"), bound(each, "gate"), number(each["reached"]), "" if ratio is None else f"{ratio:.2f}")
+            verdict = f"**{each['verdict']}**" if each["verdict"] == "missed" else each["verdict"]
+            lines.append(f"| | {each['what']}, {each['unit']}{worst} | {' | '.join(cells)} | {verdict} |")
+    return ["\n".join(lines)]
+
+
+def missing(rows: Sequence[Result]) -> str:
+    there = {result["row"] for result in rows}
+    absent = [code for code in ROWS if code not in there]
+    return f"Not measured: {', '.join(absent)}." if absent else ""
+
+
+def notes(rows: Sequence[Result]) -> list[str]:
+    lines = [f"- {result['row']}: {result['note']}" for result in rows if result["note"]]
+    return ["\n".join(lines)] if lines else []
+
+
+def machine_line(rows: Sequence[Result], peers: Sequence[Result]) -> str:
+    found = [*rows, *peers]
+    if not found:
+        return "**Nothing has been measured yet.**"
+    noisy = [result for result in found if result["others_cores"] > QUIET]
+    days = sorted({result["at"][:10] for result in found})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    said = "the machine was quiet"
+    if noisy:
+        most = max(result["others_cores"] for result in noisy)
+        said = f"in {len(noisy)} of {len(found)} runs other programs used more than {QUIET:g} cores (up to {number(most)})"
+    return f"Measured {when}; {said}."
+
+
+def machine_part(rows: Sequence[Result], peers: Sequence[Result]) -> list[str]:
+    found = [*rows, *peers]
+    if not found:
+        return ["Not measured yet."]
+    machine = max(found, key=lambda result: str(result["at"]))["machine"]
+    flushes = sorted(result["machine"]["flush_us"] for result in found)
+    return [
+        (
+            f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
+            f"{machine['filesystem']}; Python "
+            f"{machine['python']}, SQLite {machine['sqlite']}, Tornado {machine['tornado']}. Appending 4 KiB and "
+            f"flushing them took "
+            f"{number(flushes[0])} to {number(flushes[-1])} µs, which is little: a plain SSD takes 500 to 2,000 µs, a "
+            f"hard disk 8,000. That is "
+            "why P4 measures with slower flushes."
+        )
+    ]
+
+
+# --------------------------------------------------------------------------- peers
+
+
+def peers_part(peers: Sequence[Result]) -> list[str]:
+    if not peers:
+        return ["Not measured yet: `make bench-peers`."]
+    parts = [
+        "Each is expressed as its own manual does: Celery retries itself with a countdown, RQ and Dramatiq enqueue "
+        "again with a delay, Huey "
+        "raises `RetryTask`; all call back with `requests.post`. Redis flushes every command before it answers "
+        "(AOF always), as a promise to "
+        "remember needs. "
+        + ", ".join(f"{name.capitalize()} {version}" for name, version in peers[0]["versions"].items())
+        + ". Workers: 4 processes of Celery, 4 SimpleWorkers of RQ (its forking worker takes several times "
+        "the CPU), 2 processes with 8 "
+        "threads of Dramatiq, 4 threads of Huey.",
+    ]
+    for found in peers:
+        parts += [f"### {found['what'][0].upper()}{found['what'][1:]}", plot_link(found), peers_table(found), better_peers(found)]
+    return parts
+
+
+def plot_link(found: Result) -> str:
+    return f"![{found['what']}](performance-{found['work']}.svg)"
+
+
+def peers_table(found: Result) -> str:
+    lines = ["| | " + " | ".join(found["figures"].values()) + " |", "|---" * (len(found["figures"]) + 1) + "|"]
+    for each in found["systems"]:
+        name = f"**{each['name']}**" if each["name"] == OURS else each["name"]
+        cells = [number(each["median"].get(figure)) for figure in found["figures"]]
+        lines.append(f"| {name} ({each['store']}) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def better_peers(found: Result) -> str:
+    """Where a peer is better than this daemon and why."""
+    ours = next((each["median"] for each in found["systems"] if each["name"] == OURS), None)
+    if ours is None:
+        return ""
+    lines = []
+    for each in found["systems"]:
+        if each["name"] == OURS:
+            continue
+        better = [
+            f"{what} ({number(each['median'][name])} against {number(ours[name])})"
+            for name, what in found["figures"].items()
+            if name in each["median"] and name in ours and beats(what, each["median"][name], ours[name])
+        ]
+        if better:
+            why = WHY.get((found["work"], each["name"]), "")
+            lines.append(f"- **{each['name']} is better in** {', '.join(better)}{': ' + why if why else '.'}")
+    return "\n".join(lines) if lines else "No peer is better in any of these."
+
+
+def beats(what: str, peer: float, ours: float) -> bool:
+    """By more than the noise: a twentieth."""
+    return peer < ours / 1.05 if less_is_better(what) else peer > ours * 1.05
+
+
+def less_is_better(what: str) -> bool:
+    return any(re.search(rf"\b{re.escape(word)}", what) for word in LESS)
+
+
+if __name__ == "__main__":
+    main()

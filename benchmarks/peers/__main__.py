@@ -1,0 +1,315 @@
+"""What people would use instead, side by side with this daemon in one run.
+
+    python -m benchmarks.peers [w1 w2 w3] [--systems huey,dramatiq] [--rounds N] [--quick] [--directory DIRECTORY]
+
+w1: registrations, acknowledged when they are on disk, by 1 and by 8 clients; w2: 10,000 operations under watch; w3: 1,000
+operations that end at once. Systems take turns within each round. Results go to `results/peers_w*.json`.
+"""
+
+import argparse
+import json
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.daemon import Daemon, config
+from benchmarks.harness.load import load
+from benchmarks.harness.machine import Others, facts
+from benchmarks.harness.process import memory_of_family
+from benchmarks.harness.receiver import Arrivals, Receiver
+from benchmarks.harness.row import RESULTS, number
+from benchmarks.peers.client import OWN
+from benchmarks.peers.operation import LOOK
+from benchmarks.peers.system import NAMES, NEEDS_REDIS, PEERS_PYTHON, STORES, System, finished, redis_program, system, versions
+
+Found = dict[str, float]
+OURS = "task_daemon"
+BATCH = 100
+ZONES = 1000  # of this daemon in w2: each answers for one operation at a time
+INTERVAL = 10.0
+LEAD = 1.5  # seconds for clients to start
+
+
+class Work:
+    """One kind of work. `measure` makes one round of one system."""
+
+    def __init__(self, name: str, what: str, rounds: int, figures: dict[str, str]) -> None:
+        self.name, self.what, self.rounds, self.figures = name, what, rounds, figures
+
+
+W1 = Work(
+    "w1",
+    "registrations, acknowledged when they are on disk",
+    3,
+    {
+        "one": "1 client, /s",
+        "one_p99": "1 client, p99 ms",
+        "eight": "8 clients, /s",
+        "eight_p99": "8 clients, p99 ms",
+        "eight_max": "8 clients, slowest ms",
+        "cpu": "CPU of all processes for one (8 clients), µs",
+        "lean": "lean C client, 8 connections, /s",
+        "batch": f"batches of {BATCH}, /s",
+    },
+)
+W2 = Work(
+    "w2",
+    f"operations watched, each looked at every {INTERVAL:g} s, a look takes 2 ms",
+    1,
+    {
+        "done": "looks made, % of those due",
+        "p50": "late, p50 ms",
+        "p99": "late, p99 ms",
+        "cpu": "CPU for each look, ms",
+        "rss": "RSS of all processes, MiB",
+        "pss": "PSS, MiB",
+    },
+)
+W3 = Work(
+    "w3",
+    "operations that end at once, callbacks to a local receiver",
+    3,
+    {
+        "rate": "callbacks, /s",
+        "all": "from the end to the last callback received, s",
+        "cpu": "CPU for each, ms",
+        "missing": "not called back in time",
+    },
+)
+
+
+def main() -> None:
+    works = {work.name: (work, measure) for work, measure in ((W1, w1), (W2, w2), (W3, w3))}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description="Measure peers beside this daemon.")
+    parser.add_argument("works", nargs="*", help=f"{', '.join(works)}; none: all")
+    parser.add_argument("--systems", default=",".join(NAMES), help="names, separated by commas")
+    parser.add_argument("--rounds", type=int, help="rounds to take the median of")
+    parser.add_argument("--quick", action="store_true", help="small and short, to try it out; writes no results")
+    parser.add_argument("--directory", type=Path, help="where stores go: its disk is what is measured")
+    options = parser.parse_args()
+    if wrong := set(options.works) - set(works):
+        parser.error(f"cannot measure {', '.join(sorted(wrong))}: there are {', '.join(works)}")
+    if not PEERS_PYTHON.exists():
+        parser.error("cannot measure peers: run `make bench-peers`, which installs them")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    names = [name for name in options.systems.split(",") if name not in NEEDS_REDIS or redis_program()]
+    for name in options.works or works:
+        work, measure = works[name]
+        found = run(work, measure, names, options.rounds, options.quick, options.directory)
+        show(found)
+        if not options.quick:
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"peers_{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def run(
+    work: Work,
+    measure: Callable[[str, Path, bool], Found],
+    names: list[str],
+    rounds: int | None,
+    quick: bool,
+    directory: Path | None,
+) -> dict[str, Any]:
+    """The result of one kind of work, as it is written."""
+    planned = rounds or (1 if quick else work.rounds)
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    others_of: dict[str, list[float]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory(prefix="tdb-", dir=directory) as scratch:
+        machine, others, began = facts(Path(scratch)), Others(), time.monotonic()
+        for turn in range(planned):
+            for name in names:
+                print(f"{work.name} {NAMES[name]}, round {turn + 1} of {planned}", file=sys.stderr, flush=True)
+                meanwhile = Others()
+                for figure, value in measure(name, Path(scratch), quick).items():
+                    values[name].setdefault(figure, []).append(value)
+                others_of[name].append(meanwhile.cores())
+        cores = others.cores()
+    return {
+        "work": work.name,
+        "what": work.what,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine,
+        "versions": versions(),
+        "others_cores": round(cores, 2),
+        "rounds": planned,
+        "quick": quick,
+        "seconds": round(time.monotonic() - began, 1),
+        "figures": work.figures,
+        "systems": [
+            {
+                "name": NAMES[name],
+                "store": STORES[name],
+                "others_cores": round(statistics.median(others_of[name]), 2),
+                "median": {figure: float(f"{statistics.median(found):.4g}") for figure, found in values[name].items()},
+                "values": {figure: [float(f"{each:.4g}") for each in found] for figure, found in values[name].items()},
+            }
+            for name in names
+        ],
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    print(f"\n{found['work']}: {found['what']}; others used {found['others_cores']} cores, {found['seconds']:.0f} s")
+    for figure, what in found["figures"].items():
+        cells = (f"{each['name']} {number(each['median'].get(figure))}" for each in found["systems"])
+        print(f"  {what}: {', '.join(cells)}")
+
+
+# --------------------------------------------------------------------------- w1
+
+
+def w1(name: str, scratch: Path, quick: bool) -> Found:
+    seconds = 0.5 if quick else 2.0
+    found: Found = {}
+    for clients, word in ((1, "one"), (8, "eight")):
+        with system(name, scratch / "x") as peer:
+            if name == OURS:
+                with Daemon(peer.home) as daemon:
+                    rate, p99, worst, cpu = registering(peer, clients, seconds, daemon)
+                    if clients == 8:
+                        found["lean"] = load(daemon.socket, connections=8, seconds=seconds).rate
+                        found["batch"] = load(daemon.socket, batch=BATCH, seconds=seconds).rate
+                    daemon.stop()
+            else:
+                rate, p99, worst, cpu = registering(peer, clients, seconds, None)
+        found |= {word: rate, f"{word}_p99": p99}
+        if clients == 8:
+            found |= {"eight_max": worst, "cpu": cpu}
+    return found
+
+
+def registering(peer: System, clients: int, seconds: float, daemon: Daemon | None) -> tuple[float, float, float, float]:
+    """Registrations a second, p99 and slowest in ms, CPU of store and clients for each in us."""
+    at = time.monotonic() + LEAD + 0.3 * clients
+    begun = [peer.client(n * OWN, at, seconds) for n in range(clients)]
+    time.sleep(max(0.0, at - 0.05 - time.monotonic()))
+    before = peer.cpu() + (daemon.cpu() if daemon else 0.0)
+    told = finished(begun, seconds + 60)
+    used = peer.cpu() + (daemon.cpu() if daemon else 0.0) - before
+    taken = sorted(each for client in told for each in client["taken"])
+    cpu = (used + sum(client["cpu"] for client in told)) / len(taken)
+    rate = sum(len(client["taken"]) / client["seconds"] for client in told)
+    return rate, taken[int(0.99 * (len(taken) - 1))] * 1e3, taken[-1] * 1e3, cpu * 1e6
+
+
+# --------------------------------------------------------------------------- w2
+
+
+def w2(name: str, scratch: Path, quick: bool) -> Found:
+    count, lasting = (1000, 12.0) if quick else (10_000, 30.0)
+    with system(name, scratch / "x", interval=INTERVAL) as peer:
+        if name == OURS:
+            return watched_by_us(peer.home, count, lasting)
+        peer.start_workers()
+        at = time.monotonic() + 4.0 + count / 1000  # by then all are registered and the workers have started
+        finished([peer.client(0, at, count, "due")], 120)
+        late_start = time.monotonic() - at
+        if late_start > 0:
+            raise SystemExit(f"cannot measure {name}: registering took {late_start:.1f} s too long")
+        time.sleep(max(0.0, at - time.monotonic()))
+        cpu = peer.cpu()
+        time.sleep(lasting + 0.5)
+        cpu = peer.cpu() - cpu
+        rss, pss = peer.memory()
+        due = [at + n / count * INTERVAL for n in range(count)]
+        return lateness(peer.home / "looks", due, at, lasting, cpu) | {"rss": rss / 2**20, "pss": pss / 2**20}
+
+
+def watched_by_us(home: Path, count: int, lasting: float) -> Found:
+    """Zones beat on a grid of monotonic time whose place comes from their name; that is when looks are due."""
+    zones = [f"z{n}" for n in range(ZONES)]
+    text = config(*(f'\n[zones.{zone}]\nbackend = "one_by_one"\n' for zone in zones), poll_interval=INTERVAL)
+    text = text.replace("[daemon]\n", "[daemon]\nworkers = 8\n")
+    entry = ("benchmarks.harness.one_by_one", str(home / "looks"), "0.002")
+    with Daemon(home, text, entry=entry) as daemon:
+        daemon.fill(count, lambda n: {"id": f"op-{n}", "action": "simulated", "zone": zones[n % ZONES]})
+        time.sleep(4.0)  # each has been looked at for the first time
+        at = time.monotonic()
+        cpu = daemon.cpu()
+        time.sleep(lasting + 0.5)
+        cpu = daemon.cpu() - cpu
+        rss, pss = memory_of_family(daemon.pid)
+        due = []
+        for n in range(count):
+            phase = zlib.crc32(zones[n % ZONES].encode()) / 2**32 * INTERVAL
+            due.append(phase + ((at - phase) // INTERVAL + 1) * INTERVAL)
+        daemon.stop()
+    return lateness(home / "looks", due, at, lasting, cpu) | {"rss": rss / 2**20, "pss": pss / 2**20}
+
+
+def lateness(path: Path, due: list[float], at: float, lasting: float, cpu: float) -> Found:
+    """Each operation's first look after `at` belongs to `due`, the next one to an interval later, and so on."""
+    made: dict[int, int] = {}
+    late = []
+    for operation, when in sorted(LOOK.iter_unpack(path.read_bytes()), key=lambda look: look[1]):
+        if at <= when < at + lasting + 0.5:
+            late.append(when - due[operation] - made.get(operation, 0) * INTERVAL)
+            made[operation] = made.get(operation, 0) + 1
+    wanted = sum(int((at + lasting - first) // INTERVAL) + 1 for first in due)
+    late.sort()
+    count = max(1, len(late))
+    return {
+        "done": min(100.0, 100.0 * len(late) / wanted),
+        "p50": late[count // 2] * 1e3 if late else 0.0,
+        "p99": late[int(0.99 * (count - 1))] * 1e3 if late else 0.0,
+        "cpu": cpu / count * 1e3,
+    }
+
+
+# --------------------------------------------------------------------------- w3
+
+
+def w3(name: str, scratch: Path, quick: bool) -> Found:
+    count, patience = (100, 20.0) if quick else (1000, 20.0)
+    with Receiver(scratch / "r") as receiver, system(name, scratch / "x", lasts=0.0, tell=receiver.url, interval=0.001) as peer:
+        if name == OURS:
+            return told_by_us(peer.home, receiver, count, patience)
+        peer.start_workers()
+        at = time.monotonic() + 5.0  # the workers have started and hold what is due then
+        finished([peer.client(0, at, count, "due")], 60)
+        time.sleep(max(0.0, at - 0.1 - time.monotonic()))
+        cpu = peer.cpu()
+        arrivals = await_all(receiver, count, at + patience)
+        return told(arrivals, count, at, peer.cpu() - cpu)
+
+
+def told_by_us(home: Path, receiver: Receiver, count: int, patience: float) -> Found:
+    zone = '\n[zones.sim]\nbackend = "simulated"\nscenario = [{ id = "*", finish_after = 0.01 }]\n'
+    with Daemon(home, config(zone)) as daemon:
+        daemon.ask("POST", "/v1/zones/sim/pause")
+        daemon.fill(count, lambda n: {"id": f"op-{n}", "action": "simulated", "zone": "sim", "callback": {"url": receiver.url}})
+        time.sleep(1.0)
+        cpu, at = daemon.cpu(), time.monotonic()
+        daemon.ask("POST", "/v1/zones/sim/resume")
+        arrivals = await_all(receiver, count, at + patience)
+        found = told(arrivals, count, at, daemon.cpu() - cpu)
+        daemon.stop()
+    return found
+
+
+def await_all(receiver: Receiver, count: int, end: float) -> Arrivals:
+    while receiver.count() < count and time.monotonic() < end:
+        time.sleep(0.02)
+    return receiver.arrivals()
+
+
+def told(arrivals: Arrivals, count: int, at: float, cpu: float) -> Found:
+    came = len(arrivals.times)
+    lasted = arrivals.times[-1] - arrivals.times[0] if came > 1 else 0.0
+    return {
+        "rate": (came - 1) / lasted if lasted > 0 else 0.0,
+        "all": (arrivals.times[-1] if came else time.monotonic()) - at,
+        "cpu": cpu / max(1, came) * 1e3,
+        "missing": float(max(0, count - came)),
+    }
+
+
+if __name__ == "__main__":
+    main()
