@@ -19,11 +19,11 @@ from task_daemon.api.access import Access, Members
 from task_daemon.api.app import make_app
 from task_daemon.api.server import ApiServer
 from task_daemon.api.stream import Streams
+from task_daemon.callbacks.keyring import KeyRing
 from task_daemon.callbacks.keystone import FixedAccess, KeystoneAccess, RegionAccess
 from task_daemon.callbacks.region import DEFAULT_ROUTES, Route, RouteTable
 from task_daemon.callbacks.secret_file import read_secret
 from task_daemon.callbacks.sender import HttpSender
-from task_daemon.callbacks.signing import read_keys
 from task_daemon.callbacks.target import AllowList, check_target
 from task_daemon.config import Config, RegionTable, ZoneConfig, members, shown
 from task_daemon.core.errors import ConfigError
@@ -73,8 +73,8 @@ class Daemon:
         self._clock = clock
         self._phase = context.Phase("starting")
         self._stop: asyncio.Event | None = None
-        self._janitor: asyncio.Task[None] | None = None
-        self._keys = read_keys(config.callbacks.keys)
+        self._upkeep: list[asyncio.Task[None]] = []
+        self._keys = KeyRing(config.callbacks.keys)
         self._allow = AllowList(config.callbacks.allow)
         self._routes = None if config.region is None else _routes(config.region)
         self._region = None if config.region is None else _region_access(config.region)
@@ -121,7 +121,7 @@ class Daemon:
             zone.backend.events(partial(self._engine.poke, zone.name))
         self._server = self._listen(manager)
         janitor = Janitor(self._engine, clock, config.daemon.retention_days, config.daemon.retention_tasks)
-        self._janitor = asyncio.create_task(janitor.run())
+        self._upkeep = [asyncio.create_task(janitor.run()), asyncio.create_task(self._keys.follow(clock))]
         self._phase = context.Phase("ready")
         log.info("task-daemon %s serves %s on %s", __version__, config.workspace, config.unix_socket)
 
@@ -129,8 +129,8 @@ class Daemon:
         """Answer what is in flight, put everything on disk, let go, in less than a second (I11); never touches the work (I9)."""
         self._phase = context.Phase("draining")
         await self._server.stop(ANSWERS_FLUSHED_IN)
-        if self._janitor is not None:
-            self._janitor.cancel()
+        for task in self._upkeep:
+            task.cancel()
         await self._sender.close()
         await self._engine.close()
         closing = [asyncio.to_thread(zone.backend.close) for zone in self._zones.values()]

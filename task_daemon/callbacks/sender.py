@@ -45,7 +45,7 @@ class HttpSender:
         region: RegionAccess | None = None,
     ) -> None:
         self._agent = f"task-daemon/{version}"
-        self._keys = dict(keys or {})
+        self._keys: Mapping[str, Sequence[Key]] = {} if keys is None else keys  # read anew for each delivery: it may change
         self._socket_uids = frozenset({ROOT, *socket_uids})
         self._region = region
         # Two pools: a connection that was made to the region unchecked must never carry a webhook.

@@ -111,6 +111,21 @@ def test_f12_tracked_task_is_lost_after_three_absences_when_its_job_was_taken_aw
     assert states == [State.RUNNING, State.RUNNING, State.LOST]
 
 
+def test_tracked_task_whose_job_dismissed_itself_says_why_it_is_lost_and_what_to_do(storage: Storage, driver: Driver) -> None:
+    for name in ("src", "dst"):
+        storage.open(name, storage.image(f"{name}.qcow2"))
+    storage.execute("blockdev-backup", job_id="job-1", device="src", target="dst", sync="full", speed=MIB)
+    task = driver.poll(tracked())
+    assert task.state is State.RUNNING
+    storage.execute("block-job-set-speed", device="job-1", speed=0)
+    eventually("the job has ended and is forgotten", lambda: storage.execute("query-jobs") == [])
+    lost = driver.finish(task)
+    assert lost.state is State.LOST
+    assert lost.error is not None
+    assert 'unless it was started with "auto-dismiss": false' in lost.error.message
+    assert f"taskctl resolve {task.uid} succeeded" in lost.error.message
+
+
 def test_hung_storage_is_unreachable_in_time_and_its_task_succeeds_when_it_goes_on(
     storage: Storage, driver: Driver, neighbour: Driver
 ) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from standardwebhooks import Webhook
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from task_daemon import config
 from task_daemon.api.app import ROUTES
@@ -130,6 +130,23 @@ def test_both_keys_sign_while_they_are_being_changed(short_path: Path) -> None:
             assert daemon.stop() == 0
         for key in (OLD_KEY, NEW_KEY):
             assert Webhook(whsec(key)).verify(came.body, came.headers)["type"] == "task.succeeded"
+
+
+def test_key_is_changed_without_a_restart(short_path: Path) -> None:
+    key = secret_file(short_path / "key", whsec(OLD_KEY))
+    config = f'[zones.play]\nbackend = "simulated"\nscenario = [{{ finish_after = 0 }}]\n[callbacks.keys]\ndefault = "{key}"\n'
+    with Receiver() as receiver, Daemon(short_path, config) as daemon, daemon.client() as client:
+        client.register("d1", "backup", "play", params={}, callback=receiver.url)
+        receiver.wait(1)
+        new = secret_file(short_path / "new", whsec(NEW_KEY))
+        new.replace(key)
+        eventually("it is read", lambda: "read key default again" in daemon.said())
+        client.register("d2", "backup", "play", params={}, callback=receiver.url)
+        first, second = receiver.wait(2)
+        assert Webhook(whsec(OLD_KEY)).verify(first.body, first.headers)["type"] == "task.succeeded"
+        assert Webhook(whsec(NEW_KEY)).verify(second.body, second.headers)["type"] == "task.succeeded"
+        with pytest.raises(WebhookVerificationError):
+            Webhook(whsec(OLD_KEY)).verify(second.body, second.headers)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o620, 0o601])

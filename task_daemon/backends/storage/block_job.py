@@ -147,7 +147,17 @@ def absent(task: Task, seen: Seen) -> Report:
     if before is not None and seen.peer.identity is not None and before != seen.peer.identity:
         message = f"the storage was restarted (process {before} before, {seen.peer.identity} now) and with it job {names} is gone"
         return Report(Verdict.VANISHED, message=message, certain=True)
-    return Report(Verdict.VANISHED, message=f"the storage answers and does not know job {names}")
+    return Report(Verdict.VANISHED, message=f"the storage answers and does not know job {names}{_dismissed(task)}")
+
+
+def _dismissed(task: Task) -> str:
+    """Why a job that somebody else started may be unknown: this is what a person reads whose finished backup is `lost`."""
+    if task.mode is Mode.RUN:
+        return ""
+    return (
+        '; QEMU forgets a job in the moment of its end, unless it was started with "auto-dismiss": false. '
+        f"If this one has ended, look at its target and say how: taskctl resolve {task.uid} succeeded (or failed)"
+    )
 
 
 def _remembered(task: Task, job: Job, peer: Peer) -> dict[str, Any] | None:
