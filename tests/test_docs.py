@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from task_client import Callback, Client
-from task_client.cli import VERBS
 from task_client.daemon import stop_daemon
 from task_client.errors import DaemonUnreachable
 from task_daemon import main
@@ -165,12 +164,6 @@ def test_every_exit_code_has_its_row() -> None:
     shown = {int(code) for code in re.findall(r"(?m)^\| (\d) \|", PAGES["operating.md"])}
 
     assert {main.STOPPED, main.MISCONFIGURED, main.TAKEN, main.STORE_FAILED} | {1} == shown
-
-
-def test_every_verb_of_taskctl_is_named() -> None:
-    named = PAGES["rest-api.md"].partition("`taskctl` has a verb")[2]
-
-    assert [verb for verb in VERBS if f"`{verb}`" not in named] == []
 
 
 def test_every_option_of_the_old_service_is_named() -> None:

@@ -35,7 +35,6 @@ import logging
 import os
 import threading
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -123,8 +122,7 @@ class Started(Struct, omit_defaults=True):
 
 
 class SimulatedBackend:
-    """`starts` counts real starts by uid, `forgotten` holds what was cleaned up: for tests. `wait` is how time passes in
-    slow answers."""
+    """`wait` is how time passes in slow answers."""
 
     def __init__(self, settings: SimulatedSettings, context: ZoneContext, wait: Callable[[float], object] | None = None) -> None:
         self._settings = settings
@@ -134,8 +132,6 @@ class SimulatedBackend:
         self._opened = context.clock.monotonic()
         self._opened_at = context.clock.now()
         self._memory = Memory(Path(context.directory) if settings.remember else None)
-        self.starts: Counter[str] = Counter()
-        self.forgotten: list[str] = []
         names = [*ACTIONS, *(job.action for job in self._jobs if not set(job.action) & set("*?["))]
         self.actions: Mapping[str, Action] = {name: SimulatedAction(name, self) for name in names}
 
@@ -157,7 +153,6 @@ class SimulatedBackend:
         adopted = self._began(task) is not None
         if not adopted:
             self._memory.start(task.uid, self._context.clock.now())
-            self.starts[task.uid] += 1
         return msgspec.structs.replace(self._look(task), adopted=adopted)
 
     def cancel(self, task: Task) -> None:
@@ -168,7 +163,6 @@ class SimulatedBackend:
     def forget(self, task: Task) -> None:
         self._answer()
         self._memory.forget(task.uid)
-        self.forgotten.append(task.uid)
 
     def _answer(self) -> None:
         since = self._context.clock.monotonic() - self._opened

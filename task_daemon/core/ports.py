@@ -311,6 +311,13 @@ class Engine(Protocol):
         """
         ...
 
+    async def known(self, new: Sequence[NewTask]) -> int:
+        """How many of these `add` would answer with a task that is there already, and store nothing for.
+
+        Raises Conflict, IdempotencyKeyReused as `add` does.
+        """
+        ...
+
     def get(self, uid: str) -> Task | None:
         """A live task, or one with something left to clean up, from memory. Any thread."""
         ...

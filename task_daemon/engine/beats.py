@@ -92,13 +92,16 @@ class Beats:
             return
         every = interval or zone.interval
         group = zone.groups.get(every)
+        first = not zone.fresh  # the others cannot make the zone due any sooner
         if group is None:
             group = zone.groups[every] = _Group(zone.grid(every, now))
             heapq.heappush(zone.due, (group.due, every))
+            first = True
         group.uids.add(uid)
         zone.fresh.add(uid)
-        zone.idle = False
-        self._replan(zone)
+        if first or zone.idle:
+            zone.idle = False
+            self._replan(zone)
 
     def drop(self, zone_name: str, uid: str, interval: float | None) -> None:
         """The task has ended and nothing is left to clean up. An empty group goes when its time comes."""
@@ -139,10 +142,10 @@ class Beats:
             heapq.heappop(self._plan)
         return self._plan[0][0] if self._plan else NEVER
 
-    def due(self, now: float) -> list[str]:
-        """Zones whose poll is due; they count as queued from here on."""
-        found = []
-        while self.next_due() <= now:
+    def due(self, now: float, limit: int | None = None) -> list[str]:
+        """Zones whose poll is due, the longest due first, up to `limit`; they count as queued from here on."""
+        found: list[str] = []
+        while self.next_due() <= now and len(found) != limit:
             zone = self._zones[heapq.heappop(self._plan)[1]]
             zone.state, zone.planned = QUEUED, NEVER
             found.append(zone.name)

@@ -74,20 +74,20 @@ class LiveTasks:
         packed = self._tasks.get(uid)
         return None if packed is None else self._packing.version(packed)
 
-    def put(self, task: Task) -> bool:
-        """Take in a new version; whether it is a task that was not there. One that ended and is tidy leaves."""
+    def put(self, task: Task) -> Task | None:
+        """Take in a new version; returns the one that was there. One that ended and is tidy leaves."""
         old = self.get(task.uid)
         if old is not None:
             self._count(old, -1)
             self.dirty.discard(task.uid)
         if not is_kept(task):
             self._tasks.pop(task.uid, None)
-            return False
+            return old
         self._count(task, 1)
         if old is None:
             heapq.heappush(self._deadlines, (task.deadline_at, task.uid))
         self._tasks[task.uid] = self._packing.pack(task)
-        return old is None
+        return old
 
     def swap(self, task: Task) -> None:
         """A new version of a task that changed in memory only: neither state, zone nor owner differ."""

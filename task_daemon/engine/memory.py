@@ -78,13 +78,7 @@ class MemoryEngine:
     # ---- tasks
 
     async def add(self, new: Sequence[NewTask]) -> list[Added]:
-        answers: list[Added] = []
-        stored: list[NewTask] = []
-        for index, item in enumerate(new):
-            found = self._by_key(item, stored, index) or self._by_members(item.task, stored, index)
-            answers.append(Added(item.task) if found is None else Added(found, replayed=True))
-            if item.key is not None or found is None:
-                stored.append(item if found is None else replace(item, task=found))
+        answers = self._decide(new)
         for item, answer in zip(new, answers, strict=True):
             if item.key is not None:
                 self._keys.setdefault((item.task.owner.uid, item.key), (item.fingerprint, answer.task.uid))
@@ -93,6 +87,19 @@ class MemoryEngine:
             self._keep(task)
         self._tell(fresh, self._log([transitions.registered(task) for task in fresh]))
         self._stir()
+        return answers
+
+    async def known(self, new: Sequence[NewTask]) -> int:
+        return sum(answer.replayed for answer in self._decide(new))
+
+    def _decide(self, new: Sequence[NewTask]) -> list[Added]:
+        answers: list[Added] = []
+        stored: list[NewTask] = []
+        for index, item in enumerate(new):
+            found = self._by_key(item, stored, index) or self._by_members(item.task, stored, index)
+            answers.append(Added(item.task) if found is None else Added(found, replayed=True))
+            if item.key is not None or found is None:
+                stored.append(item if found is None else replace(item, task=found))
         return answers
 
     def get(self, uid: str) -> Task | None:
@@ -320,9 +327,8 @@ class MemoryEngine:
 
     def _keep(self, task: Task) -> None:
         self._tasks[task.uid] = task
-        old = self._live.get(task.uid)
-        self._live.put(task)
-        if task.uid not in self._live:
+        old = self._live.put(task)
+        if not is_kept(task):
             self._beats.drop(task.zone, task.uid, task.poll_interval)
         elif old is None:
             self._beats.add(task.zone, task.uid, task.poll_interval, self._clock.monotonic())

@@ -78,7 +78,12 @@ class TaskManager:
                 new.append(NewTask(task))
             else:
                 new.append(NewTask(task, f"{key}#{index}", registration.fingerprint()))
-        self._check_limits(len(new), owner)
+        try:
+            self._check_limits(len(new), owner)
+        except (QueueFull, QuotaExceeded):  # what is there already needs no room
+            fresh = len(new) - await self._engine.known(new)
+            if fresh:
+                self._check_limits(fresh, owner)
         return await self._engine.add(new)
 
     def validate(self, registrations: Sequence[Registration], owner: Owner) -> list[Task]:

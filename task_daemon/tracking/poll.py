@@ -7,6 +7,7 @@ looked at, `cancelling` ones are cancelled again, ended ones that are not `tidy`
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import json
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 LARGEST_REPORT = 65_536  # bytes of JSON; it goes into the task, which is written whole with each of its events
 LONGEST_MESSAGE = 4096  # characters
+ASKED_ALONE = 16  # tasks in one poll over which the backend raised before
+GIVEN_UP_AFTER = 64  # calls in a row that raised: the rest of the tasks is asked about with the next poll
 STARTS_PER_POLL = 16  # so that a crowd of new tasks does not keep the running ones waiting
 
 
@@ -38,6 +41,7 @@ class Poller:
         self._book = book
         self._clock = clock
         self._tried: dict[str, dict[str, int]] = {}  # by zone, uid: token of the last beat that tried to start it
+        self._suspects: dict[str, dict[str, int]] = {}  # by zone, uid: token of the last beat in which asking about it raised
 
     def __call__(self, beat: Beat) -> Again | Idle:
         zone = self._zones.get(beat.zone)
@@ -209,23 +213,56 @@ class Poller:
         return True
 
     def _ask_about(self, beat: Beat, zone: Zone, tasks: Sequence[Task]) -> Mapping[str, Report]:
-        """One poll for all tasks. If one of them makes the backend fall over, halve until it stands alone (F5)."""
-        try:
-            return self._ask(beat, zone, lambda: dict(zone.backend.poll(tasks)))
-        except BackendUnreachable:
-            raise
-        except Exception as error:
-            if len(tasks) == 1:
-                self._surprised(zone, tasks[0], "poll", error)
-                return {}
-        half = len(tasks) // 2
-        return {**self._ask_about(beat, zone, tasks[:half]), **self._ask_about(beat, zone, tasks[half:])}
+        """One poll for all tasks. If one of them makes the backend fall over, halve until it stands alone (F5). From then on it
+        is asked about alone, a few in each poll, until it gets an answer: what halving costs is paid once."""
+        suspects = self._suspects.setdefault(zone.name, {})
+        for uid in [uid for uid in suspects if self._engine.get(uid) is None]:
+            del suspects[uid]
+        alone = sorted((task for task in tasks if task.uid in suspects), key=lambda task: suspects[task.uid])[:ASKED_ALONE]
+        reports = self._ask_in_parts(beat, zone, [[task for task in tasks if task.uid not in suspects]])
+        answers = self._ask_in_parts(beat, zone, [[task] for task in alone])
+        if len(alone) == ASKED_ALONE and all(task.uid not in suspects for task in alone):
+            suspects.clear()  # the backend is well again
+        return reports | answers
+
+    def _ask_in_parts(self, beat: Beat, zone: Zone, parts: list[Sequence[Task]]) -> dict[str, Report]:
+        suspects = self._suspects[zone.name]
+        reports: dict[str, Report] = {}
+        raised = 0  # in a row
+        while parts:
+            if raised == GIVEN_UP_AFTER:
+                self._book.raised(zone.name, f"the backend raised {raised} times in a row; the others wait for the next poll")
+                break
+            part = parts.pop()
+            if not part:
+                continue
+            try:
+                reports |= self._ask(beat, zone, partial(_poll, zone, part))
+            except BackendUnreachable:
+                raise
+            except Exception as error:
+                raised += 1
+                if len(part) > 1:
+                    half = len(part) // 2
+                    parts += [part[half:], part[:half]]
+                    continue
+                suspects[part[0].uid] = beat.token
+                self._surprised(zone, part[0], "poll", error)
+            else:
+                raised = 0
+                if len(part) == 1:
+                    suspects.pop(part[0].uid, None)
+        return reports
 
     def _surprised(self, zone: Zone, task: Task, what: str, error: Exception) -> None:
         """The backend raised what no contract foresees: written down, and tried again with the next poll."""
         text = f"cannot {what} task {task.uid}: {_readable(error, repr)}"
         self._book.raised(zone.name, text)
         log.error("%s; it is tried again", text, exc_info=error, extra={"uid": task.uid})
+
+
+def _poll(zone: Zone, tasks: Sequence[Task]) -> dict[str, Report]:
+    return dict(zone.backend.poll(tasks))
 
 
 def _action(zone: Zone, task: Task) -> Action:

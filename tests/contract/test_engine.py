@@ -46,6 +46,16 @@ async def test_f10_same_registration_is_replayed_when_the_task_is_live(case: Cas
     assert case.engine.tally() == {("z1", "backup", "queued"): 1}
 
 
+async def test_f10_known_ones_are_counted_and_nothing_is_stored(case: Case) -> None:
+    await case.engine.add([NewTask(a_task(id="known"), "key", "print")])
+    asked = [NewTask(a_task(id="known")), NewTask(a_task(id="new")), NewTask(a_task(id="new")), NewTask(a_task(), "key", "print")]
+    assert await case.engine.known(asked) == 3, "the second of the new ones would be a replay of the first"
+    assert await case.engine.known([NewTask(a_task(id="new"))]) == 0
+    with pytest.raises(Conflict):
+        await case.engine.known([NewTask(a_task(id="known", timeout=5.0))])
+    assert case.engine.tally() == {("z1", "backup", "queued"): 1}
+
+
 async def test_registration_makes_a_new_task_when_the_earlier_one_has_ended(case: Case) -> None:
     first = a_task()
     await case.register(first)

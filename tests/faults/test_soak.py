@@ -111,10 +111,6 @@ class Day:
         self.clock.advance(STEP)
         await self.engine.idle()
         await self.janitor.sweep()
-        for zone in self.zones.values():
-            assert isinstance(zone.backend, SimulatedBackend)
-            zone.backend.starts.clear()  # kept for other tests
-            zone.backend.forgotten.clear()
 
     async def _register(self, count: int) -> None:
         drafts = [self._draft(number) for number in range(self.registered, self.registered + count)]

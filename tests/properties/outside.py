@@ -363,9 +363,9 @@ async def abandon(engine: LocalEngine) -> None:
         if task is not None:
             task.cancel()
     await asyncio.gather(*(task for task in doomed if task is not None), return_exceptions=True)
-    engine._workers.close()
-    await asyncio.to_thread(eventually, "the worker threads have ended", lambda: engine._workers.unfinished() == 0)
-    engine._expirer.close(10)
+    engine._rounds.workers.close()
+    await asyncio.to_thread(eventually, "the worker threads have ended", lambda: engine._rounds.workers.unfinished() == 0)
+    engine._rounds._expirer.close(10)
     engine.store._operations.put(None)
     await asyncio.to_thread(engine.store._writer.join, 10)
     await asyncio.to_thread(engine.store._reader.close, 10)

@@ -146,6 +146,8 @@ def test_live_tasks_are_taken_up_to_the_limit_and_refused_beyond(short_path: Pat
         found, headers, body = ask(connection, "POST", "/v1/tasks", GOOD | {"id": "d3", "params": {}})
         assert (found, body["code"], body["retryable"]) == (status, code, True)
         assert int(headers["retry-after"]) > 0
+        again, _, body = ask(connection, "POST", "/v1/tasks", GOOD | {"id": "d1", "params": {}})
+        assert (again, body["uid"]) == (200, taken[1][2]["uid"]), "who repeats a registration is not refused"
         ask(connection, "POST", f"/v1/tasks/{taken[0][2]['uid']}/cancel", {})
         path = f"/v1/tasks/{taken[0][2]['uid']}?wait=20"
         assert ask(connection, "GET", path)[2]["done"]

@@ -139,6 +139,23 @@ async def test_registrations_are_refused_beyond_the_limits(make: Make, outside: 
     await world.register("c")
 
 
+async def test_f10_repeated_registration_is_the_replay_when_the_limits_are_reached(make: Make, outside: Outside) -> None:
+    world = await make(limits=Limits(live_tasks=3, live_tasks_per_uid=2), z1=outside)
+    first = await world.manager.register([wanted("a"), wanted("b")], OWNER, "key")
+    again = await world.manager.register([wanted("a"), wanted("b")], OWNER, "key")
+    assert [(one.task.uid, one.replayed) for one in again] == [(one.task.uid, True) for one in first]
+    (alone,) = await world.manager.register([wanted("a")], OWNER)
+    assert (alone.task.uid, alone.replayed) == (first[0].task.uid, True)
+    with pytest.raises(QuotaExceeded):
+        await world.manager.register([wanted("a"), wanted("c")], OWNER)
+    with pytest.raises(Conflict):
+        await world.manager.register([wanted("a", timeout=5.0)], OWNER)
+    await world.manager.register([wanted("o")], OTHER)
+    (last,) = await world.manager.register([wanted("o")], OTHER)
+    assert last.replayed
+    assert await stored(world) == ["a", "b", "o"]
+
+
 async def test_validating_stores_nothing(world: World) -> None:
     (task,) = world.manager.validate([wanted()], OWNER)
     with pytest.raises(UnknownZone, match="task 1 of the batch"):

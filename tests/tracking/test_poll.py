@@ -12,15 +12,20 @@ from msgspec.structs import replace
 
 from task_daemon.clock import FakeClock
 from task_daemon.core.errors import BackendError
-from task_daemon.core.model import CallbackTarget, Change, Progress, Report, State, Task, Verdict
+from task_daemon.core.model import CallbackTarget, Change, Draft, Progress, Report, State, Task, Verdict
 from task_daemon.engine.memory import MemoryBeat
+from task_daemon.tracking.admit import Registration
+from task_daemon.tracking.poll import ASKED_ALONE, GIVEN_UP_AFTER
 from tests.tracking.outside import (
+    GOING_ON,
     HOOK,
+    OWNER,
     SILENT,
     SUCCEEDED,
     VANISHED,
     Make,
     Outside,
+    World,
     by_id,
     fails_with,
     state,
@@ -185,6 +190,62 @@ async def test_f5_one_task_that_makes_the_backend_raise_costs_no_other_its_repor
     outside.report = lambda _: SUCCEEDED
     await world.beat()
     assert await state(world, tasks[4]) is State.SUCCEEDED
+
+
+async def crowd(world: World, count: int) -> list[Task]:
+    wanted = [Registration(Draft(id=f"d{number:04}", action="backup", zone="z1")) for number in range(count)]
+    added = await world.manager.register(wanted, OWNER)
+    await world.beat()
+    return [one.task for one in added]
+
+
+def odd(task: Task) -> Report:
+    raise KeyError(task.id)
+
+
+async def calls_of_polls(world: World, outside: Outside, count: int) -> list[int]:
+    """How many calls each of the next polls takes."""
+    calls = []
+    for _ in range(count):
+        outside.polls.clear()
+        await world.beat()
+        calls.append(len(outside.polls))
+    return calls
+
+
+async def test_f5_halving_is_paid_once_when_the_same_task_raises_with_every_poll(make: Make, outside: Outside) -> None:
+    world = await make(z1=outside)
+    tasks = await crowd(world, 100)
+    outside.report = lambda task: odd(task) if task.id == "d0042" else GOING_ON
+    first, *later = await calls_of_polls(world, outside, 5)
+    assert 7 < first < 20
+    assert later == [2] * 4, "all the others at once, and that one"
+    assert await state(world, tasks[42]) is State.RUNNING
+    outside.report = lambda _: SUCCEEDED
+    await world.beat()
+    assert {await state(world, task) for task in tasks} == {State.SUCCEEDED}
+
+
+async def test_f5_poll_takes_few_calls_when_the_backend_raises_over_every_task(make: Make, outside: Outside) -> None:
+    world = await make(z1=outside)
+    tasks = await crowd(world, 300)
+    outside.report = odd
+    assert max(await calls_of_polls(world, outside, 20)) <= GIVEN_UP_AFTER + ASKED_ALONE
+    assert (await calls_of_polls(world, outside, 3)) == [ASKED_ALONE] * 3, "all are known by now"
+    outside.report = lambda _: GOING_ON
+    await world.beat()
+    assert await calls_of_polls(world, outside, 3) == [1] * 3, "well again"
+    outside.report = lambda _: SUCCEEDED
+    await world.beat()
+    assert {await state(world, task) for task in tasks} == {State.SUCCEEDED}
+
+
+async def test_f5_the_others_have_their_reports_soon_when_a_hundred_in_front_raise(make: Make, outside: Outside) -> None:
+    world = await make(z1=outside)
+    tasks = await crowd(world, 200)
+    outside.report = lambda task: odd(task) if task.id < "d0100" else SUCCEEDED
+    await calls_of_polls(world, outside, 4)
+    assert [await state(world, task) for task in tasks] == [State.RUNNING] * 100 + [State.SUCCEEDED] * 100
 
 
 @pytest.mark.parametrize("garbage", [None, 7, "text"])

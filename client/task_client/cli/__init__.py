@@ -28,6 +28,7 @@ VERBS = (
     "stop",
     "support-bundle",
     "selftest",
+    "completion",
 )
 
 

@@ -1,5 +1,6 @@
 import click
 
+from task_client.cli.completing import any_callback, any_task
 from task_client.cli.frame import Nouns, Settings, formatted, verb
 
 COLUMNS = ("id", "state", "attempts", "type", "next_at", "uid", "url")
@@ -11,7 +12,7 @@ def command() -> None:
 
 
 @verb
-@click.argument("uid", required=False)
+@click.argument("uid", required=False, shell_complete=any_task)
 @click.option("--state", type=click.Choice(["pending", "delivered", "dead", "acked"]))
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
 @formatted
@@ -25,20 +26,24 @@ def list_(settings: Settings, uid: str | None, state: str | None, limit: int) ->
 
 
 @verb
-@click.argument("callback_id", metavar="ID")
+@click.argument("callback_id", metavar="ID", shell_complete=any_callback)
 @formatted
 def show(settings: Settings, callback_id: str) -> None:
-    """One callback with its latest tries: when, status, error, beginning of the answer."""
+    """One callback with its latest tries.
+
+    When they were made, status, error, beginning of the answer."""
     from task_client.cli.output import print_object
 
     print_object(settings, settings.client().callback(callback_id).raw)
 
 
 @verb
-@click.argument("callback_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("callback_ids", metavar="ID...", nargs=-1, required=True, shell_complete=any_callback)
 @formatted
 def replay(settings: Settings, callback_ids: tuple[str, ...]) -> None:
-    """Have callbacks made again, from the start of their schedule; receivers know repeats by `webhook-id`."""
+    """Have callbacks made again, from the start of their schedule.
+
+    Receivers know repeats by `webhook-id`."""
     from task_client.cli.output import print_objects
 
     client = settings.client()
@@ -46,7 +51,7 @@ def replay(settings: Settings, callback_ids: tuple[str, ...]) -> None:
 
 
 @verb
-@click.argument("callback_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("callback_ids", metavar="ID...", nargs=-1, required=True, shell_complete=any_callback)
 @formatted
 def ack(settings: Settings, callback_ids: tuple[str, ...]) -> None:
     """Take callbacks as read: they are not made any more."""

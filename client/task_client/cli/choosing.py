@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from task_client.cli.completing import any_action, any_zone
 from task_client.cli.frame import pairs
 
 if TYPE_CHECKING:
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _FILTERS = (
-    click.option("--zone", metavar="ZONE"),
-    click.option("--action", metavar="ACTION"),
-    click.option("--id", metavar="ID"),
-    click.option("--region-task-id", metavar="ID"),
+    click.option("--zone", metavar="ZONE", shell_complete=any_zone, help="Of this zone."),
+    click.option("--action", metavar="ACTION", shell_complete=any_action, help="Of this action."),
+    click.option("--id", metavar="ID", help="Of this object, by the registrant's name for it."),
+    click.option("--region-task-id", metavar="ID", help="Of this task of the region."),
     click.option("--owner", metavar="UID", help="The uid of who registered them."),
     click.option("--label", "labels", multiple=True, callback=pairs, metavar="NAME=VALUE", help="May be repeated."),
 )

@@ -5,18 +5,21 @@ from typing import Any, TypeVar
 
 import click
 
+from task_client.cli.completing import any_action, any_zone
 from task_client.cli.frame import Settings, formatted, pairs
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.argument("id_", metavar="ID"),
-    click.argument("action"),
-    click.argument("zone"),
+    click.argument("action", shell_complete=any_action),
+    click.argument("zone", shell_complete=any_zone),
     click.option("--region-task-id", metavar="ID", help="The region's own task, told at the end."),
     click.option("--callback", metavar="URL", help="Where to tell the end: http://, https:// or http+unix://."),
     click.option("--timeout", type=float, metavar="SECONDS", help="The task's life from now on."),
-    click.option("--poll-interval", type=float, metavar="SECONDS"),
+    click.option(
+        "--poll-interval", type=float, metavar="SECONDS", help="How often to look at it, at most [default: the zone's]."
+    ),
     click.option("--label", "labels", multiple=True, callback=pairs, metavar="NAME=VALUE", help="May be repeated."),
     click.option("--key", metavar="TEXT", help="Idempotency key: registering again under it changes nothing."),
     click.option("--wait", is_flag=True, help="Follow the task to its end; the exit code tells how it ended."),

@@ -1,12 +1,13 @@
 import click
 
+from task_client.cli.completing import any_task
 from task_client.cli.frame import Settings, formatted, verb
 
 COLUMNS = ("seq", "time", "uid", "type", "detail")
 
 
 @verb
-@click.argument("uid", required=False)
+@click.argument("uid", required=False, shell_complete=any_task)
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="SEQ", help="Only events with a higher number.")
 @click.option("--follow", is_flag=True, help="Wait for more, until interrupted.")
 @formatted

@@ -4,11 +4,12 @@ from typing import Any
 
 import click
 
+from task_client.cli.completing import any_task
 from task_client.cli.frame import Settings, verb
 
 
 @verb
-@click.argument("uid")
+@click.argument("uid", shell_complete=any_task)
 def command(settings: Settings, uid: str) -> None:
     """Why a task is where it is, and what happens next and when."""
     from task_client.cli.formats import one_line

@@ -2,11 +2,12 @@ from typing import Literal
 
 import click
 
+from task_client.cli.completing import lost_task
 from task_client.cli.frame import Settings, formatted, verb
 
 
 @verb
-@click.argument("uid")
+@click.argument("uid", shell_complete=lost_task)
 @click.argument("state", type=click.Choice(["succeeded", "failed"]))
 @click.option("--reason", default="", help="Kept in the task's history.")
 @formatted

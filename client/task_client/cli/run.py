@@ -1,4 +1,3 @@
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,12 @@ from task_client.cli.frame import Settings, pairs, verb
 @click.option("--param", "single", multiple=True, callback=pairs, metavar="NAME=VALUE", help="JSON, else taken as text.")
 @click.option("--params", "whole", metavar="JSON", default="{}", help="All parameters as one object.")
 def command(settings: Settings, single: Mapping[str, str], whole: str, **given: Any) -> int:
-    """Have the daemon start work and watch it; prints the task's uid.
+    """Have the daemon start work and watch it.
 
-    `taskctl actions` shows which parameters an action takes.
+    Prints the task's uid. `taskctl actions` shows which parameters an action takes.
     """
+    import json
+
     try:
         params = json.loads(whole)
     except ValueError as error:
@@ -27,6 +28,8 @@ def command(settings: Settings, single: Mapping[str, str], whole: str, **given: 
 
 
 def _value(text: str) -> Any:
+    import json
+
     try:
         return json.loads(text)
     except ValueError:

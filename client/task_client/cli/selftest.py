@@ -1,11 +1,4 @@
-import logging
 import os
-import random
-import shutil
-import sys
-import tempfile
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,10 +21,20 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, help="Repeat the moments of an earlier run.")
 def command(settings: Settings, crash: bool, rounds: int, directory: str, seed: int | None) -> int:  # noqa: ARG001
-    """Prove on this machine's disk that no task is lost, doubled or untold, whenever the daemon is killed.
+    """Prove on your disk that a killed daemon loses nothing.
+
+    No task is lost, doubled or untold, whenever it is killed.
 
     A daemon of its own is used; yours is left alone. When a promise was broken, the exit code is 1 and the evidence is kept.
     """
+    import logging
+    import random
+    import shutil
+    import sys
+    import tempfile
+    from dataclasses import asdict
+    from pathlib import Path
+
     from task_client.cli.output import print_json
     from task_client.selftest.crash import prove
 

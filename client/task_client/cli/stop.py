@@ -6,7 +6,9 @@ from task_client.cli.frame import Settings, verb
 @verb
 @click.option("--wait", type=float, default=10.0, show_default=True, metavar="SECONDS", help="How long it may take.")
 def command(settings: Settings, wait: float) -> int:
-    """Stop the daemon and wait for its end. The work it watches goes on, and is watched again after the next start."""
+    """Stop the daemon and wait for its end.
+
+    The work it watches goes on, and is watched again after the next start."""
     from task_client.cli.output import print_json
     from task_client.daemon import stop_daemon
 

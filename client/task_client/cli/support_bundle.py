@@ -27,8 +27,9 @@ task-daemon.log  the end of the log file, if the daemon was started by taskctl o
 @click.option("--workspace", type=click.Path(file_okay=False), help="Of a daemon that is down [default: where its socket is].")
 @click.option("--config-file", type=click.Path(exists=True, dir_okay=False), help="Of a daemon that is down.")
 def command(settings: Settings, output: str | None, workspace: str | None, config_file: str | None) -> None:
-    """Put what a helper needs to see into one archive: configuration, versions, zones, tasks, log, check of the store.
+    """Put what a helper needs to see into one archive.
 
+    Configuration, versions, zones, tasks, log, check of the store.
     Without secrets, and without what the tasks are about. What cannot be had, because the daemon is down or you are no
     admin, is left out, and the archive says so.
     """

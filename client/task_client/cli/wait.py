@@ -4,11 +4,12 @@ from typing import Any
 import click
 
 from task_client.cli.choosing import chosen, filter_options
+from task_client.cli.completing import open_task
 from task_client.cli.frame import Settings, formatted, verb
 
 
 @verb
-@click.argument("uids", metavar="[UID]...", nargs=-1)
+@click.argument("uids", metavar="[UID]...", nargs=-1, shell_complete=open_task)
 @click.option("--all/--any", "every", default=True, help="Wait for the end of all, or of the first.  [default: all]")
 @click.option("--open", "open_", is_flag=True, help="All tasks that have not ended.")
 @filter_options
@@ -23,8 +24,9 @@ def command(
     timeout: float | None,
     **filters: Any,
 ) -> int:
-    """Wait for the end of tasks, across restarts of the daemon; prints a line for each that has ended.
+    """Wait for the end of tasks.
 
+    Across restarts of the daemon; prints a line for each that has ended.
     Filters choose among the tasks that have not ended when it begins. The exit code tells how they ended.
     """
     from task_client.cli.following import follow

@@ -27,8 +27,8 @@ from task_daemon.engine.courier import Courier
 from task_daemon.engine.local.check import Checker
 from task_daemon.engine.local.keeper import Keeper
 from task_daemon.engine.local.ledger import Ledger
+from task_daemon.engine.local.rounds import Rounds
 from task_daemon.engine.local.store import Store
-from task_daemon.engine.local.workers import Aside, Job, Workers
 from task_daemon.engine.outbox import Outbox
 
 log = logging.getLogger("task_daemon.engine")
@@ -40,20 +40,6 @@ LOOK_FOR_ROOM = 1.0  # seconds between two looks whether a full disk has room ag
 LOOK_AT_WALL = 5.0  # seconds of monotonic time after which wall deadlines are looked at again: the wall clock may be set
 PURGED_AT_ONCE = 1000
 STUCK_AFTER = 60.0  # seconds
-
-
-class LocalBeat:
-    """One poll under way, as `Handlers.poll` gets it."""
-
-    __slots__ = ("_job", "token", "zone")
-
-    def __init__(self, zone: str, token: int, job: Job) -> None:
-        self.zone = zone
-        self.token = token
-        self._job = job
-
-    def touch(self) -> None:
-        self._job.touch()
 
 
 class LocalEngine:
@@ -81,7 +67,6 @@ class LocalEngine:
         self._outbox = Outbox(per_target, concurrency)
         self._checker = Checker(workspace / "store.db")
         self._paused: set[str] = set()
-        self._expiring = False
         self._saving = False
         self._beside: set[asyncio.Task[None]] = set()
         self._loading: asyncio.Task[None] | None = None
@@ -103,10 +88,7 @@ class LocalEngine:
         self._keeper = Keeper(self.store, self._ledger)
         await self._keeper.begin()
         self._paused = set(await self.store.read(lambda look: look.paused()))
-        self._workers = Workers(
-            self._worker_count, self._clock, self._stuck_after, self._stranded, self._returned, self._stir_from_thread
-        )
-        self._expirer = Aside("expiry")
+        self._rounds = Rounds(self._ledger, self._clock, handlers, self._worker_count, self._stuck_after, self._stir_from_thread)
         self._courier = Courier(self._outbox, self._clock, handlers.deliver, self._record, self._stir)
         now = self._clock.monotonic()
         self._next_checkpoint = now + CHECKPOINT_EVERY
@@ -132,10 +114,7 @@ class LocalEngine:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        with self._lock:
-            self._beats.invalidate()
-        self._workers.close()
-        self._expirer.close(timeout=0)
+        self._rounds.close()
         await self._courier.close()
         try:
             await self._keeper.save(LAST_CHUNK)
@@ -149,6 +128,9 @@ class LocalEngine:
     async def add(self, new: Sequence[NewTask]) -> list[Added]:
         answers, _ = await self.store.write(lambda tables: tables.add(new, self._live.get), self._ledger.settle_added, new=True)
         return answers
+
+    async def known(self, new: Sequence[NewTask]) -> int:
+        return await self.store.write(lambda tables: tables.known(new, self._live.get))
 
     def get(self, uid: str) -> Task | None:
         return self._live.get(uid)
@@ -278,7 +260,7 @@ class LocalEngine:
 
     def status(self) -> Mapping[str, Any]:
         now, wall = self._clock.monotonic(), self._clock.now()
-        stuck = self._workers.stuck()
+        stuck = self._rounds.workers.stuck()
         with self._lock:
             zones = self._beats.facts(now, wall)
             live, kept, dirty = self._live.unfinished(), len(self._live), len(self._live.dirty)
@@ -289,7 +271,7 @@ class LocalEngine:
             "loading": self._keeper.loading,
             "zones": zones,
             "paused": sorted(self._paused),
-            "workers": {"count": self._worker_count, "busy": self._workers.busy()},
+            "workers": {"count": self._worker_count, "busy": self._rounds.workers.busy()},
             "stuck": [{"zone": zone, "since": wall - (now - at)} for zone, at in stuck.items()],
             "outbox": self._outbox.counts() | {"held": self._outbox.held_targets()},
             "store": self.store.facts(),
@@ -303,9 +285,10 @@ class LocalEngine:
             self._stirred.clear()
             await asyncio.sleep(0)  # what threads have left for the loop so far
             self.tick()
-            hung = sum(1 for zone in self._workers.busy() if zone in besides)
-            under_way = self._workers.unfinished() - hung if hung < self._worker_count else 0
-            waiting = self._expiring or self._beside or self._keeper.loading or self._ledger.has_news
+            workers = self._rounds.workers
+            hung = sum(1 for zone in workers.busy() if zone in besides)
+            under_way = workers.unfinished() - hung if hung < self._worker_count else 0
+            waiting = self._rounds.expiring or self._beside or self._keeper.loading or self._ledger.has_news
             if not (under_way or waiting or self._courier.busy or self.store.busy):
                 return
             await self._stirred.wait()
@@ -315,12 +298,7 @@ class LocalEngine:
     def tick(self) -> float | None:
         """Dispatch everything that is due; the monotonic time of the next, None if there is nothing to wait for."""
         now = self._clock.monotonic()
-        self._workers.check()
-        with self._lock:
-            zones = self._beats.due(now)
-        for zone in zones:
-            self._workers.submit(zone, self._poll)
-        self._dispatch_expiry()
+        self._rounds.dispatch(now, self._keeper.loading)
         self._dispatch_deliveries()
         if now >= self._next_checkpoint and not self._saving:
             self._next_checkpoint = now + CHECKPOINT_EVERY
@@ -333,11 +311,9 @@ class LocalEngine:
         return self._planned
 
     def _next_due(self, now: float) -> float:
-        with self._lock:
-            poll, deadline = self._beats.next_due(), self._live.next_deadline()
         room = self._next_look if self.store.full else NEVER
-        due = min(poll, self._next_checkpoint, self._workers.next_check() or NEVER, room)
-        wall = min(self._outbox.next_due(), NEVER if deadline is None or self._expiring else deadline)
+        due = min(self._rounds.next_due(self._keeper.loading), self._next_checkpoint, room)
+        wall = min(self._outbox.next_due(), self._rounds.next_deadline())
         if wall < NEVER:
             due = min(due, now + min(LOOK_AT_WALL, max(0.0, wall - self._clock.now())))
         return due
@@ -346,15 +322,6 @@ class LocalEngine:
         while True:
             self._woken.clear()
             await self._clock.sleep(self.tick(), self._woken)
-
-    def _dispatch_expiry(self) -> None:
-        if self._expiring:
-            return
-        with self._lock:
-            tasks = self._live.expired(self._clock.now(), CHUNK)
-        if tasks:
-            self._expiring = True
-            self._expirer.submit(lambda: self._expire(tasks))
 
     def _dispatch_deliveries(self) -> None:
         if self._closing:
@@ -396,40 +363,6 @@ class LocalEngine:
 
     async def _record(self, rows: Sequence[Delivery]) -> None:
         await self.store.write(lambda tables: tables.record(rows))
-
-    # ---- worker threads
-
-    def _poll(self, job: Job) -> None:
-        with self._lock:
-            token = self._beats.start(job.zone, self._clock.monotonic(), self._clock.now())
-        if token is None or self._closing:
-            return
-        try:
-            outcome = self._handlers.poll(LocalBeat(job.zone, token, job))
-        except BaseException:
-            with self._lock:
-                seconds = self._beats.failed(job.zone, token, self._clock.monotonic())
-            log.exception("zone %s: the poll raised; polled again in %s s", job.zone, seconds)
-            return
-        with self._lock:
-            self._beats.finish(job.zone, token, outcome, self._clock.monotonic())
-
-    def _expire(self, tasks: Sequence[Task]) -> None:
-        try:
-            self._handlers.expire(tasks)
-        except Exception:
-            log.exception("cannot expire %d tasks; again later", len(tasks))
-        finally:
-            self._expiring = False
-            self._stir_from_thread()
-
-    def _stranded(self, zone: str) -> None:
-        with self._lock:
-            self._beats.strand(zone, self._clock.monotonic())
-
-    def _returned(self, zone: str) -> None:
-        with self._lock:
-            self._beats.release(zone)
 
     # ---- telling the event loop
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -10,13 +11,14 @@ from task_daemon.core.errors import Refusal
 from task_daemon.core.model import Task
 from task_daemon.engine.live import newer
 from task_daemon.engine.local.ledger import Ledger
-from task_daemon.engine.local.reading import Reading
+from task_daemon.engine.local.reading import Position, Reading
+from task_daemon.engine.local.rows import Row, saved_row
 from task_daemon.engine.local.store import Store
 from task_daemon.engine.local.tables import Tables
 
 log = logging.getLogger("task_daemon.engine")
 
-LOAD_CHUNK = 1000  # tasks; a few milliseconds of the event loop
+LOAD_CHUNK = 1000  # tasks; a few milliseconds of the reader thread and of the ledger's lock
 REVISIONS_SKIPPED = 1000  # after an unclean stop: since the last checkpoint less progress than this was shown of one task
 
 
@@ -51,15 +53,13 @@ class Keeper:
 
     async def load(self, some: Callable[[], None]) -> None:
         """Take in what is stored, zone by zone, while polls and registrations go on; `some` is called after each chunk."""
-        place = ("", "", "")
-        while tasks := await self._store.read(_live_after(place)):
-            place = (tasks[-1].zone, tasks[-1].action, tasks[-1].id)
-            self._take_in(tasks)
+        place: Position | None = ("", "", "")
+        while place is not None:
+            place = await self._store.read(partial(self._load_live, place))
             some()
-        uid = ""
-        while tasks := await self._store.read(_untidy_after(uid)):
-            uid = tasks[-1].uid
-            self._take_in(tasks)
+        uid: str | None = ""
+        while uid is not None:
+            uid = await self._store.read(partial(self._load_untidy, uid))
             some()
         self._ledger.touched = None
         log.info("took in %d stored tasks", len(self._live))
@@ -76,15 +76,35 @@ class Keeper:
             dirty = list(self._live.dirty)
             self._live.dirty.clear()
         dirty.sort()  # in the order of the table: neighbours share its pages
-        for start in range(0, len(dirty), chunk):
-            tasks = [task for uid in dirty[start : start + chunk] if (task := self._live.get(uid)) is not None]
-            try:
-                await self._store.write(_saving(tasks))
+        start = 0
+        try:
+            rows = await self._rows(dirty[:chunk])
+            while start < len(dirty):
+                writing = self._store.write(_saving(rows))
+                rows = await self._rows(dirty[start + chunk : start + 2 * chunk])  # on its thread, while the writer writes
+                await writing
                 crash.reach("checkpoint.between")
-            except Refusal:
-                with self._lock:
-                    self._live.dirty.update(uid for uid in dirty[start:] if uid in self._live)
-                raise
+                start += chunk
+        except Refusal:
+            with self._lock:
+                self._live.dirty.update(uid for uid in dirty[start:] if uid in self._live)
+            raise
+
+    async def _rows(self, uids: Sequence[str]) -> list[Row]:
+        if not uids:
+            return []
+        return await self._store.read(lambda _: [saved_row(task) for uid in uids if (task := self._live.get(uid)) is not None])
+
+    def _load_live(self, after: Position, look: Reading) -> Position | None:
+        """Reader thread. The place of the last task of the next chunk, None when there are no more."""
+        tasks = look.live(after, LOAD_CHUNK)
+        self._take_in(tasks)
+        return (tasks[-1].zone, tasks[-1].action, tasks[-1].id) if tasks else None
+
+    def _load_untidy(self, after: str, look: Reading) -> str | None:
+        tasks = look.untidy(after, LOAD_CHUNK)
+        self._take_in(tasks)
+        return tasks[-1].uid if tasks else None
 
     def _take_in(self, tasks: Sequence[Task]) -> None:
         with self._lock:
@@ -99,16 +119,8 @@ class Keeper:
                 self._live.dirty.add(task.uid)
 
 
-def _live_after(place: tuple[str, str, str]) -> Callable[[Reading], list[Task]]:
-    return lambda look: look.live(place, LOAD_CHUNK)
-
-
-def _untidy_after(uid: str) -> Callable[[Reading], list[Task]]:
-    return lambda look: look.untidy(uid, LOAD_CHUNK)
-
-
-def _saving(tasks: Sequence[Task]) -> Callable[[Tables], None]:
-    return lambda tables: tables.save(tasks)
+def _saving(rows: Sequence[Row]) -> Callable[[Tables], None]:
+    return lambda tables: tables.save(rows)
 
 
 def _begin(tables: Tables) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from task_daemon.core.model import Change, Delivery, Event, Task
 from task_daemon.core.ports import Added, Beat, Clock, Watched
 from task_daemon.engine.beats import Beats
-from task_daemon.engine.live import LiveTasks, after, stepped
+from task_daemon.engine.live import LiveTasks, after, is_kept, stepped
 from task_daemon.engine.local.tables import Applied, Tables
 
 News = tuple[Sequence[Task], Sequence[Event], Sequence[Delivery]]
@@ -118,9 +118,8 @@ class Ledger:
 
     def keep(self, task: Task) -> None:
         """A new version for memory and for the plan; the lock is held."""
-        old = self.live.get(task.uid)
-        self.live.put(task)
-        if task.uid not in self.live:
+        old = self.live.put(task)
+        if not is_kept(task):
             self.beats.drop(task.zone, task.uid, task.poll_interval)
         elif old is None:
             self.beats.add(task.zone, task.uid, task.poll_interval, self._clock.monotonic())

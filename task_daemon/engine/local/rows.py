@@ -69,6 +69,11 @@ def changed_row(task: Task, before_seq: int) -> Row:
     )
 
 
+def saved_row(task: Task) -> Row:
+    """Parameters of `save_task`."""
+    return text(task), task.uid, task.task_seq
+
+
 def event_row(event: Event) -> Row:
     detail = None if event.detail is None else text(event.detail)
     return event.seq, event.uid, event.task_seq, event.type, event.time, detail

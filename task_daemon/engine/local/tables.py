@@ -16,6 +16,7 @@ from task_daemon.core.ports import Added, NewTask
 from task_daemon.engine.live import after
 from task_daemon.engine.local.rows import (
     SQL,
+    Row,
     changed_row,
     delivery_changed_row,
     delivery_of,
@@ -23,7 +24,6 @@ from task_daemon.engine.local.rows import (
     event_row,
     task_of,
     task_row,
-    text,
 )
 from task_daemon.engine.outbox import revived
 
@@ -68,13 +68,17 @@ class Tables:
             self._sql.execute(SQL["add_key"], (owner, item.key, item.fingerprint, known[owner, item.key]))
         return [answer or Added(item.task) for item, answer in zip(new, answers, strict=True)], events
 
+    def known(self, new: Sequence[NewTask], current: Current) -> int:
+        """How many of them are replays."""
+        return sum(answer is not None for answer in self._decide(new, current))
+
     def apply(self, changes: Sequence[Change], current: Current) -> list[Applied | None]:
         """None where the task was not as `before` any more."""
         return [self._apply(change, current) for change in changes]
 
-    def save(self, tasks: Sequence[Task]) -> None:
-        """Progress that was only in memory; a version that is on disk already stays."""
-        self._sql.executemany(SQL["save_task"], [(text(task), task.uid, task.task_seq) for task in tasks])
+    def save(self, rows: Sequence[Row]) -> None:
+        """Progress that was only in memory (`saved_row`); a version that is on disk already stays."""
+        self._sql.executemany(SQL["save_task"], rows)
 
     def record(self, rows: Sequence[Delivery]) -> None:
         """Outcomes of deliveries; those that are not pending any more (acknowledged meanwhile) stay as they are."""

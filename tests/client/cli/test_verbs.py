@@ -34,7 +34,7 @@ def test_every_verb_has_help_and_takes_json_after_it(taskctl: Taskctl) -> None:
     for names, _ in found:
         shown = taskctl(*names, "--help")
         assert shown.exit_code == 0
-        assert "--json" in shown.output, names
+        assert "--json" in shown.output or names == ("completion",), names
         assert f"main {' '.join(names)}" in shown.output
 
 

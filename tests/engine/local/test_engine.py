@@ -46,8 +46,8 @@ def crash(case: Case, eventually: Eventually) -> None:
     for task in (engine._timing, engine._loading):
         assert task is not None
         task.cancel()
-    engine._workers.close()
-    engine._expirer.close(0)
+    engine._rounds.workers.close()
+    engine._rounds._expirer.close(0)
     engine.store._closed = True
     engine.store._operations.put(None)
     engine.store._writer.join(10)

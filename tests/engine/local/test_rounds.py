@@ -1,0 +1,60 @@
+"""Handing out what is due, with real threads and a clock moved by hand."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from task_daemon.clock import FakeClock
+from task_daemon.core.ports import Again, Beat, Handlers, Watched
+from task_daemon.engine.local.ledger import Ledger
+from task_daemon.engine.local.rounds import LOADING_GAP, Rounds
+
+Eventually = Callable[[str, Callable[[], object]], None]
+ZONES = ("a", "b", "c")
+
+
+class Polled:
+    """Rounds of three zones that are all due, and the zones that were polled."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.zones: list[str] = []
+        self.ledger = Ledger(clock, Watched(), lambda _tasks: None)
+        for zone in ZONES:
+            self.ledger.beats.configure(zone, 10.0, clock.monotonic())
+        handlers = Handlers(self._poll, None, lambda _tasks: None, lambda _tasks, _events: None, lambda _error: None)  # type: ignore[arg-type]  # nothing is delivered here
+        self.rounds = Rounds(self.ledger, clock, handlers, 4, lambda _zone: 60.0, lambda: None)
+
+    def _poll(self, beat: Beat) -> Again:
+        self.zones.append(beat.zone)
+        return Again()
+
+
+@pytest.fixture
+def polled(clock: FakeClock) -> Iterator[Polled]:
+    made = Polled(clock)
+    yield made
+    made.rounds.close()
+
+
+def test_polls_start_apart_while_the_stored_tasks_are_being_loaded(
+    polled: Polled, clock: FakeClock, eventually: Eventually
+) -> None:
+    for count in (1, 2):
+        polled.rounds.dispatch(clock.monotonic(), loading=True)
+        assert polled.rounds.next_due(loading=True) == pytest.approx(clock.monotonic() + LOADING_GAP)
+        polled.rounds.dispatch(clock.monotonic(), loading=True)
+        eventually("one more was polled", lambda count=count: len(polled.zones) == count)  # type: ignore[misc]
+        eventually("it has ended", lambda: not polled.rounds.workers.unfinished())
+        assert len(polled.zones) == count
+        clock.advance(LOADING_GAP)
+
+    assert len(set(polled.zones)) == 2
+
+
+def test_everything_due_is_polled_at_once_when_the_stored_tasks_are_loaded(
+    polled: Polled, clock: FakeClock, eventually: Eventually
+) -> None:
+    polled.rounds.dispatch(clock.monotonic(), loading=True)
+    polled.rounds.dispatch(clock.monotonic(), loading=False)
+
+    eventually("all were polled", lambda: sorted(polled.zones) == list(ZONES))
