@@ -26,6 +26,7 @@ VERBS = (
     "ping",
     "start",
     "stop",
+    "dashboard",
     "support-bundle",
     "selftest",
     "completion",
