@@ -27,6 +27,7 @@ from task_daemon.callbacks.sender import HttpSender
 from task_daemon.callbacks.target import AllowList, check_target
 from task_daemon.config import Config, RegionTable, ZoneConfig, members, shown
 from task_daemon.core.errors import ConfigError
+from task_daemon.core.measures import Durations
 from task_daemon.core.model import Owner
 from task_daemon.core.ports import Clock, Handlers, Zone, ZoneContext
 from task_daemon.engine.local.engine import LocalEngine
@@ -50,6 +51,7 @@ FEATURES = (
     "event-stream",
     "explain",
     "idempotency-key",
+    "metrics",
     "prefer-wait",
     "resolve",
     "run",
@@ -58,6 +60,7 @@ FEATURES = (
 )
 DURABILITY = "SQLite, WAL, synchronous=FULL: on disk (fsync) before the answer, in groups"
 ANSWERS_FLUSHED_IN = 0.4  # seconds that requests in flight get when the daemon stops
+LAG_EVERY = 1.0  # seconds
 BACKEND_CLOSED_IN = 0.2  # seconds
 STUCK_AFTER = (
     10.0  # time-outs of a zone (and as many seconds) after which a worker thread is given up; starting a job takes up to eight
@@ -118,10 +121,11 @@ class Daemon:
         owner = Owner(os.getuid(), os.getgid(), os.getpid())
         await import_keep(self._engine, config.workspace / "data.keep", clock.now(), owner)
         for zone in zones.values():
-            zone.backend.events(partial(self._engine.poke, zone.name))
+            zone.backend.events(partial(self._announced, book, zone.name))
         self._server = self._listen(manager)
         janitor = Janitor(self._engine, clock, config.daemon.retention_days, config.daemon.retention_tasks)
-        self._upkeep = [asyncio.create_task(janitor.run()), asyncio.create_task(self._keys.follow(clock))]
+        lag = _feel_lag(self._engine.measures.lag)
+        self._upkeep = [asyncio.create_task(work) for work in (janitor.run(), self._keys.follow(clock), lag)]
         self._phase = context.Phase("ready")
         log.info("task-daemon %s serves %s on %s", __version__, config.workspace, config.unix_socket)
 
@@ -137,6 +141,11 @@ class Daemon:
         if closing:
             await asyncio.wait([asyncio.ensure_future(one) for one in closing], timeout=BACKEND_CLOSED_IN)
         log.info("stopped: everything is on disk")
+
+    def _announced(self, book: ZoneBook, zone: str) -> None:
+        """Any thread."""
+        book.announced(zone)
+        self._engine.poke(zone)
 
     def _listen(self, manager: TaskManager) -> ApiServer:
         config = self._config
@@ -182,6 +191,15 @@ class Daemon:
         self._phase = context.Phase("degraded", f"the store failed: {error}")
         if self._stop is not None:
             self._stop.set()
+
+
+async def _feel_lag(lag: Durations) -> None:
+    """How much later than asked for the event loop comes back."""
+    now = asyncio.get_running_loop().time
+    while True:
+        wanted = now() + LAG_EVERY
+        await asyncio.sleep(LAG_EVERY)
+        lag.add(max(0.0, now() - wanted))
 
 
 def _versions() -> dict[str, str]:

@@ -409,3 +409,20 @@ def test_f4_order_is_kept_when_the_daemon_restarts_between_two_calls(
         after = region.calls[before:]
         assert after == [DISK_READY, TASK_DONE][accepted:]
         assert set(map(str, region.calls[accepted:before])) <= {str([DISK_READY, TASK_DONE][accepted])}
+
+
+def test_a_running_daemon_gives_its_metrics(short_path: Path) -> None:
+    with Receiver() as receiver, Daemon(short_path, PATIENT + SIM) as daemon, daemon.client() as client:
+        client.wait(client.register("disk", "backup", "sim", callback=receiver.url).uid, timeout=20)
+        receiver.wait(1)
+        found = dict(line.rpartition(" ")[::2] for line in client.metrics().splitlines() if not line.startswith("#"))
+
+    def number(name: str) -> float:
+        return float(found[f"task_daemon_{name}"])
+
+    assert number('tasks_ended_total{action="backup",state="succeeded",zone="sim"}') == 1
+    assert number("store_commit_seconds_count") >= 3
+    assert number("store_writes_total") >= number("store_commit_seconds_count")
+    assert number("store_bytes") > 10_000
+    assert number("workers") == 4
+    assert 0 < number("detection_seconds_sum") < 60

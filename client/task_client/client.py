@@ -246,6 +246,10 @@ class Client:
         """Whether the store is sound: `ok`, `findings`. Takes up to 20 s. For admins."""
         return self._object("GET", "/v1/check")
 
+    def metrics(self) -> str:
+        """What the daemon has counted, in the text format of Prometheus."""
+        return self._caller.call("GET", "/metrics", headers={"Accept": "text/plain"}).body.decode()
+
     def ping(self) -> bool:
         """True if a task-daemon answers. A busy one may take long: never a reason to start another."""
         return bool(self._caller.call("GET", "/ping").json() == "pong")

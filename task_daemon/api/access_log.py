@@ -16,6 +16,7 @@ LONGEST = 1000  # characters of what a caller sent; a body may hold names of any
 def log_request(handler: RequestHandler) -> None:
     """For Tornado, which calls it at the end of each request."""
     request = handler.request
+    handler.settings["api"].answered[handler.get_status()] += 1
     caller: Caller | None = getattr(handler, "caller", None)
     refusal: Refusal | None = getattr(handler, "refusal", None)
     number, took = getattr(handler, "request_id", "-"), request.request_time()

@@ -2,7 +2,7 @@
 
 from tornado.web import Application
 
-from task_daemon.api import callbacks, events, hot, legacy, support, system, tasks, zones
+from task_daemon.api import callbacks, events, hot, legacy, metrics, support, system, tasks, zones
 from task_daemon.api.access import Access, Level
 from task_daemon.api.access_log import log_request
 from task_daemon.api.base import Unknown
@@ -41,6 +41,7 @@ ROUTES = (
     ("/v1/info",                        {"GET": READ},                  system.Info),
     ("/healthz",                        {"GET": OPEN},                  system.Health),
     ("/readyz",                         {"GET": OPEN},                  system.Ready),
+    ("/metrics",                        {"GET": OPEN},                  metrics.Metrics),
     # For whoever helps.
     ("/v1/config",                      {"GET": ADMIN},                 support.Configuration),
     ("/v1/log",                         {"GET": ADMIN},                 support.Log),

@@ -48,6 +48,7 @@ class Api:
         self.daemon = daemon
         self.access = access
         self.streams = streams or Streams()
+        self.answered = manager.measures().requests
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()

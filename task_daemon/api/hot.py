@@ -144,6 +144,7 @@ class Hot:
             kind, body = headers.pop("Content-Type"), _encode(members)
             if self.api.daemon.phase().name == "draining":
                 headers["Connection"] = "close"
+        self.api.answered[status] += 1
         log_answer(request.method, request.path, status, time.perf_counter() - began, caller, number, refusal)
         more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         return (

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from task_daemon.core.measures import Measures
 from task_daemon.core.model import Attempt, Change, Delivery, Event, Query, Report, Task
 
 # --------------------------------------------------------------------------- time
@@ -235,6 +236,15 @@ class Added(Struct, frozen=True):
     replayed: bool = False
 
 
+class Backlog(Struct, frozen=True):
+    """Callbacks that are pending, how many are dead, and since when (wall time) the oldest pending one is: of the 10,000 whose
+    tasks were registered first."""
+
+    pending: int = 0
+    dead: int = 0
+    oldest: float | None = None
+
+
 class Check(Struct, frozen=True):
     """What a look through the whole store found: sentences, none if it is sound. `complete`: it was looked at to its end."""
 
@@ -293,6 +303,8 @@ class Engine(Protocol):
 
     watched: Watched
     """Tasks whose in-memory changes are to be told through `Handlers.change` (somebody waits for progress)."""
+    measures: Measures
+    """What was counted since the start; whoever works with the engine counts there, too."""
 
     async def open(self, intervals: Mapping[str, float], handlers: Handlers) -> None:
         """Take what is stored and begin to hand out work. `intervals`: seconds by zone. Tasks of other zones are kept,
@@ -384,6 +396,10 @@ class Engine(Protocol):
         ...
 
     async def delivery(self, delivery_id: str) -> Delivery | None: ...
+
+    async def backlog(self) -> Backlog:
+        """The callbacks that are still to be made."""
+        ...
 
     async def callback_counts(self, uids: Sequence[str]) -> dict[str, dict[str, int]]:
         """By uid: {"pending", "delivered", "dead"}; acknowledged ones count as delivered."""

@@ -11,6 +11,7 @@ import zlib
 from typing import Any
 
 from task_daemon.core.backoff import before_poll
+from task_daemon.core.measures import FAST, Durations
 from task_daemon.core.ports import Again, Idle, Times
 
 POKE_GAP = 0.05  # seconds between the starts of two polls of one zone that were asked for, not due
@@ -49,6 +50,7 @@ class _Zone:
         self.paused = False
         self.idle = False
         self.planned = NEVER
+        self.due_at = 0.0  # the poll that is queued was due then
         self.taken: list[float] = []  # intervals of the groups being polled
         self.taken_soon: set[str] = set()
         self.since: float | None = None  # wall time the poll under way started
@@ -71,7 +73,8 @@ class _Zone:
 class Beats:
     """The plan of all zones. Not thread-safe: the engine holds its lock around every call."""
 
-    def __init__(self) -> None:
+    def __init__(self, late: Durations | None = None) -> None:
+        self._late = late or Durations(FAST)  # how long after they were due polls have begun
         self._zones: dict[str, _Zone] = {}
         self._plan: list[tuple[float, str]] = []  # heap; an entry counts only while it is the zone's `planned`
 
@@ -147,6 +150,7 @@ class Beats:
         found: list[str] = []
         while self.next_due() <= now and len(found) != limit:
             zone = self._zones[heapq.heappop(self._plan)[1]]
+            zone.due_at = zone.planned if zone.due and zone.due[0][0] == zone.planned else now
             zone.state, zone.planned = QUEUED, NEVER
             found.append(zone.name)
         return found
@@ -162,6 +166,7 @@ class Beats:
             return None
         zone.state, zone.last_start, zone.last_polled, zone.since = RUNNING, now, wall, wall
         zone.token += 1
+        self._late.add(max(0.0, now - zone.due_at))
         limit = NEVER if zone.whole else now
         while zone.due and zone.due[0][0] <= limit:
             every = heapq.heappop(zone.due)[1]

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec.structs import replace
 
 from task_daemon.core.errors import Refusal
+from task_daemon.core.measures import Measures
 from task_daemon.core.model import Attempt, Delivery
-from task_daemon.core.ports import Clock, Later, OnDeliver, Outcome
+from task_daemon.core.ports import Clock, Delivered, Later, OnDeliver, Outcome
 from task_daemon.engine.outbox import Outbox
 
 log = logging.getLogger("task_daemon.engine")
@@ -32,12 +33,14 @@ class Courier:
         send: OnDeliver,
         record: Callable[[Sequence[Delivery]], Awaitable[None]],
         moved: Callable[[], None],
+        measures: Measures,
     ) -> None:
         self._outbox = outbox
         self._clock = clock
         self._send = send
         self._record = record
         self._moved = moved
+        self._measures = measures
         self._ahead = clock.now() - clock.monotonic()  # of the wall clock
         self._under_way: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -79,8 +82,15 @@ class Courier:
             log.error("cannot record the outcome of delivery %s: %s; it will be sent again", row.id, error)
             outcome = Later(outcome.attempt, AFTER_NO_RECORD, target_down=False)
             versions = [replace(row, next_at=now + AFTER_NO_RECORD)]
+        self._count(row, outcome, now)
         self._outbox.settle(row, versions, outcome, now)
         self.pump()
+
+    def _count(self, row: Delivery, outcome: Outcome, now: float) -> None:
+        self._measures.attempts[row.via, type(outcome).__name__.lower()] += 1
+        self._measures.attempt.add(outcome.attempt.seconds)
+        if isinstance(outcome, Delivered):
+            self._measures.told.add(max(0.0, now - row.created_at))
 
     def _now(self) -> float:
         """Wall time; if the clock was set back, the outbox learns it first."""

@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from task_daemon.core import transitions
 from task_daemon.core.errors import Conflict, CursorExpired, IdempotencyKeyReused, NotFound
+from task_daemon.core.measures import Measures
 from task_daemon.core.model import Change, Delivery, DeliveryState, Event, Query, Task, differing
-from task_daemon.core.ports import Added, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
+from task_daemon.core.ports import Added, Backlog, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
 from task_daemon.engine.beats import NEVER, Beats
 from task_daemon.engine.courier import Courier
 from task_daemon.engine.live import LiveTasks, after, is_kept, stepped
@@ -41,6 +42,7 @@ class MemoryEngine:
 
     def __init__(self, clock: Clock, per_target: int = 4, concurrency: int = 32) -> None:
         self.watched = Watched()
+        self.measures = Measures()
         self._clock = clock
         self._limits = (per_target, concurrency)
         self._tasks: dict[str, Task] = {}
@@ -51,15 +53,15 @@ class MemoryEngine:
         self._keys: dict[tuple[int, str], tuple[str, str]] = {}
         self._paused: set[str] = set()
         self._live = LiveTasks()
-        self._beats = Beats()
+        self._beats = Beats(self.measures.late)
         self._outbox = Outbox(*self._limits)
         self._telling = 0
 
     async def open(self, intervals: Mapping[str, float], handlers: Handlers) -> None:
         self._handlers = handlers
         self._woken, self._stirred = asyncio.Event(), asyncio.Event()
-        self._live, self._beats, self._outbox = LiveTasks(), Beats(), Outbox(*self._limits)
-        self._courier = Courier(self._outbox, self._clock, handlers.deliver, self._record, self._stir)
+        self._live, self._beats, self._outbox = LiveTasks(), Beats(self.measures.late), Outbox(*self._limits)
+        self._courier = Courier(self._outbox, self._clock, handlers.deliver, self._record, self._stir, self.measures)
         for zone, interval in intervals.items():
             self._beats.configure(zone, interval, self._clock.monotonic())
             self._beats.pause(zone, zone in self._paused)
@@ -183,6 +185,11 @@ class MemoryEngine:
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
         return self._deliveries.get(delivery_id)
+
+    async def backlog(self) -> Backlog:
+        pending = [row for row in self._deliveries.values() if row.state is DeliveryState.PENDING]
+        dead = sum(1 for row in self._deliveries.values() if row.state is DeliveryState.DEAD)
+        return Backlog(len(pending), dead, min((row.created_at for row in pending), default=None))
 
     async def callback_counts(self, uids: Sequence[str]) -> dict[str, dict[str, int]]:
         counts = {uid: {"pending": 0, "delivered": 0, "dead": 0} for uid in uids}

@@ -22,8 +22,9 @@ from task_daemon.core.errors import (
     UnknownAction,
     UnknownZone,
 )
-from task_daemon.core.model import Change, Delivery, Event, Mode, Owner, Query, State, Task
-from task_daemon.core.ports import Added, Clock, Engine, NewTask, Page, Times, Zone
+from task_daemon.core.measures import Measures
+from task_daemon.core.model import FINAL, Change, Delivery, Event, Mode, Owner, Query, State, Task
+from task_daemon.core.ports import Added, Backlog, Clock, Engine, NewTask, Page, Times, Zone
 from task_daemon.core.view import task_view
 from task_daemon.tracking.admit import Admission, Registration
 from task_daemon.tracking.feed import Feed, Follower
@@ -32,6 +33,7 @@ from task_daemon.tracking.why import explained
 from task_daemon.tracking.zones import ZoneBook
 
 NO_CALLBACKS = {"pending": 0, "delivered": 0, "dead": 0}
+ENDS = frozenset(f"task.{state.value}" for state in FINAL)
 CHANGE_TRIES = 5  # a change that loses a race against a poll is made again on the newer task
 
 
@@ -153,7 +155,20 @@ class TaskManager:
             for task in tasks:
                 for woken in self._waiters.get(task.uid, ()):
                     woken.set()
+        self._count(tasks, events)
         self._feed.add(tasks, events)
+
+    def _count(self, tasks: Sequence[Task], events: Sequence[Event]) -> None:
+        measures, ended = self._engine.measures, set()
+        for event in events:
+            measures.events[event.type] += 1
+            if event.type in ENDS:
+                ended.add(event.uid)
+        if ended:
+            for task in tasks:
+                if task.uid in ended:
+                    measures.ended[task.zone, task.action, task.state.value] += 1
+                    ended.discard(task.uid)
 
     def stop_waiting(self) -> None:
         """The daemon is stopping: everybody who waits gets what is known now."""
@@ -341,6 +356,17 @@ class TaskManager:
             "findings": list(check.findings),
             "seconds": round(self._clock.monotonic() - began, 3),
         }
+
+    def measures(self) -> Measures:
+        """What was counted since the start."""
+        return self._engine.measures
+
+    def now(self) -> float:
+        """Wall time."""
+        return self._clock.now()
+
+    async def backlog(self) -> Backlog:
+        return await self._engine.backlog()
 
     def tally(self) -> Mapping[tuple[str, str, str], int]:
         return self._engine.tally()

@@ -47,6 +47,16 @@ class Poller:
         zone = self._zones.get(beat.zone)
         if zone is None:
             return Idle()
+        began, failures = self._clock.monotonic(), self._book[zone.name].failures
+        outcome = "raised"
+        try:
+            again = self._poll(beat, zone)
+            outcome = "unreachable" if self._book[zone.name].failures > failures else "answered"
+        finally:
+            self._engine.measures.polled(zone.name, zone.kind, outcome, self._clock.monotonic() - began)
+        return again
+
+    def _poll(self, beat: Beat, zone: Zone) -> Again:
         tasks = self._engine.batch(beat)
         live = [task for task in tasks if not task.done]
         to_start = [task for task in live if task.mode is Mode.RUN and task.state is State.QUEUED]
@@ -155,6 +165,7 @@ class Poller:
         """Poll, write down what changed; returns the tasks that have ended and need cleaning up."""
         if not tasks:
             return []
+        since = self._book.unseen_since(zone.name)
         reports = self._ask_about(beat, zone, tasks)
         now = self._clock.now()
         changes: list[Change] = []
@@ -172,7 +183,15 @@ class Poller:
         if any(change.task.done for change in changes):
             crash.reach("end.before-record")
         written = self.write(beat, changes)
-        return [task for task in written if task.done and not task.tidy]
+        ended = [task for task in written if task.done]
+        for task in ended:
+            self._measure_detection(zone, task, since)
+        return [task for task in ended if not task.tidy]
+
+    def _measure_detection(self, zone: Zone, task: Task, since: float | None) -> None:
+        now, interval = self._clock.monotonic(), task.poll_interval or zone.poll_interval
+        at_most = interval if since is None else now - since
+        self._engine.measures.detection.add(at_most)
 
     def _forget(self, beat: Beat, zone: Zone, tasks: Sequence[Task]) -> None:
         for task in tasks:

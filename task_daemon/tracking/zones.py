@@ -21,6 +21,8 @@ class ZoneHealth:
         self.last_answer_at: float | None = None
         self.latency: float | None = None  # seconds the last good poll took
         self.asked_at: float | None = None  # monotonic; a call into the backend is out since then
+        self.polled_at: float | None = None  # monotonic; the last whole poll came through
+        self.announced_at: float | None = None  # monotonic; the backend has said that something changed, and was not asked since
         self.errors: deque[tuple[float, str]] = deque(maxlen=ERRORS_KEPT)
 
 
@@ -50,6 +52,19 @@ class ZoneBook:
         health.asked_at = None
         health.last_answer_at = self._clock.now()
 
+    def announced(self, name: str) -> None:
+        """The backend says that something has changed. Any thread."""
+        health = self._health[name]
+        if health.announced_at is None:
+            health.announced_at = self._clock.monotonic()
+
+    def unseen_since(self, name: str) -> float | None:
+        """A look begins: since when (monotonic) what it will see may have been so, if more is known than that looks are regular:
+        the backend has announced it, or gave no answer for a while."""
+        health = self._health[name]
+        since, health.announced_at = health.announced_at, None
+        return health.polled_at if since is None and health.failures else since
+
     def raised(self, name: str, error: str) -> None:
         """A call into the backend went wrong over one task; says nothing about the zone."""
         health = self._health[name]
@@ -61,6 +76,7 @@ class ZoneBook:
         take one kind of call and leave the next unanswered."""
         health = self._health[name]
         failures, health.failures = health.failures, 0
+        health.polled_at = self._clock.monotonic()
         return failures
 
     def failed(self, name: str, error: str) -> int:

@@ -32,6 +32,7 @@ CONTRACT = {
     "GET /v1/info": "read",
     "GET /healthz": "open",
     "GET /readyz": "open",
+    "GET /metrics": "open",
     "GET /v1/config": "admin",
     "GET /v1/log": "admin",
     "GET /v1/check": "admin",

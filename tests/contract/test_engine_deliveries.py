@@ -11,7 +11,7 @@ from tornado.platform.asyncio import AsyncIOLoop
 from task_daemon.clock import FakeClock
 from task_daemon.core.errors import NotFound
 from task_daemon.core.model import Change, Delivery, DeliveryState, Event, Owner, Task
-from task_daemon.core.ports import Later
+from task_daemon.core.ports import Backlog, Later
 from tests.contract.engine_case import ENGINES, Case, a_delivery, a_task, finished
 
 
@@ -277,3 +277,15 @@ async def test_deliveries_are_listed_newest_first_by_state_owner_and_place(case:
     assert [row.id for row in await case.engine.deliveries(before=second.id)] == [first.id]
     assert len(await case.engine.deliveries(limit=1)) == 1
     assert await case.engine.delivery("nothing") is None
+
+
+async def test_the_backlog_is_what_is_pending_and_dead_and_since_when(case: Case) -> None:
+    assert await case.engine.backlog() == Backlog()
+    case.answers = lambda row: case.refused(row) if row.target == "http://dead" else case.down(row, 1e6)
+    (task,) = await case.register(a_task(id="dead"))
+    await case.end(task, a_delivery(task, target="http://dead"))
+    rows = await ended(case, 2)
+    await case.engine.idle()
+
+    assert await case.engine.backlog() == Backlog(pending=2, dead=1, oldest=min(row.created_at for row in rows))
+    assert dict(case.engine.measures.attempts) == {("webhook", "refused"): 1, ("webhook", "later"): 2}

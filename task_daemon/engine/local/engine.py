@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from task_daemon.core.errors import Draining, Refusal
+from task_daemon.core.measures import Measures
 from task_daemon.core.model import Change, Delivery, Event, Query, Task
-from task_daemon.core.ports import Added, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
+from task_daemon.core.ports import Added, Backlog, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
 from task_daemon.engine.beats import NEVER
 from task_daemon.engine.courier import Courier
 from task_daemon.engine.local.check import Checker
@@ -56,11 +57,12 @@ class LocalEngine:
         concurrency: int = 32,
     ) -> None:
         self.watched = Watched()
+        self.measures = Measures()
         self._clock = clock
         self._workspace = workspace
         self._worker_count = workers
         self._stuck_after = stuck_after
-        self._ledger = Ledger(clock, self.watched, self._tell_watched)
+        self._ledger = Ledger(clock, self.watched, self._tell_watched, self.measures.late)
         self._lock = self._ledger.lock
         self._beats = self._ledger.beats
         self._live = self._ledger.live
@@ -83,13 +85,13 @@ class LocalEngine:
         """Returns when polls have begun; the stored tasks are still being loaded then."""
         self._loop = asyncio.get_running_loop()
         self._handlers = handlers
-        self.store = Store(self._workspace / "store.db", self._committed, handlers.fatal)
+        self.store = Store(self._workspace / "store.db", self._committed, handlers.fatal, self.measures)
         await self.store.open(self._clock.now())
         self._keeper = Keeper(self.store, self._ledger)
         await self._keeper.begin()
         self._paused = set(await self.store.read(lambda look: look.paused()))
         self._rounds = Rounds(self._ledger, self._clock, handlers, self._worker_count, self._stuck_after, self._stir_from_thread)
-        self._courier = Courier(self._outbox, self._clock, handlers.deliver, self._record, self._stir)
+        self._courier = Courier(self._outbox, self._clock, handlers.deliver, self._record, self._stir, self.measures)
         now = self._clock.monotonic()
         self._next_checkpoint = now + CHECKPOINT_EVERY
         self._next_look = now
@@ -223,6 +225,9 @@ class LocalEngine:
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
         return await self.store.read(lambda look: look.delivery(delivery_id))
+
+    async def backlog(self) -> Backlog:
+        return await self.store.read(lambda look: look.backlog())
 
     async def callback_counts(self, uids: Sequence[str]) -> dict[str, dict[str, int]]:
         return await self.store.read(lambda look: look.counts(uids))

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 
+from task_daemon.core.measures import Durations
 from task_daemon.core.model import Change, Delivery, Event, Task
 from task_daemon.core.ports import Added, Beat, Clock, Watched
 from task_daemon.engine.beats import Beats
@@ -17,10 +18,12 @@ class Ledger:
     """The live tasks and the plan of their polls, with the lock that guards both. `watched`: uids whose changes in memory
     are told, through `tell`, on whatever thread they happen."""
 
-    def __init__(self, clock: Clock, watched: Watched, tell: Callable[[Sequence[Task]], None]) -> None:
+    def __init__(
+        self, clock: Clock, watched: Watched, tell: Callable[[Sequence[Task]], None], late: Durations | None = None
+    ) -> None:
         self.lock = threading.Lock()
         self.live = LiveTasks()
-        self.beats = Beats()
+        self.beats = Beats(late)
         self.touched: set[str] | None = set()
         """uids committed while the stored tasks are still being loaded: memory has the newest version. None afterwards."""
         self._clock = clock

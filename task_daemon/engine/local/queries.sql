@@ -77,3 +77,7 @@ SELECT uid, next_at FROM delivery WHERE state = 'pending' AND target = ? ORDER B
 SELECT body, payload FROM delivery WHERE uid = ? AND state = 'pending' ORDER BY task_seq, part;
 -- name: counts_of
 SELECT total(state = 'pending'), total(state IN ('delivered', 'acked')), total(state = 'dead') FROM delivery WHERE uid = ?;
+-- name: count_of
+SELECT count(*) FROM delivery WHERE state = ?;
+-- name: oldest
+SELECT min(json_extract(body, '$.created_at')) FROM (SELECT body FROM delivery WHERE state = 'pending' ORDER BY id LIMIT 10000);

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from task_daemon.core.errors import CursorExpired
 from task_daemon.core.model import Delivery, Event, Query, Task
+from task_daemon.core.ports import Backlog
 from task_daemon.engine.local.rows import SQL, delivery_of, event_of, task_of
 
 Position = tuple[str, str, str]
@@ -72,6 +73,12 @@ class Reading:
     def delivery(self, delivery_id: str) -> Delivery | None:
         row = self._sql.execute(SQL["delivery"], (delivery_id,)).fetchone()
         return None if row is None else delivery_of(row)
+
+    def backlog(self) -> Backlog:
+        (pending,) = self._sql.execute(SQL["count_of"], ("pending",)).fetchone()
+        (dead,) = self._sql.execute(SQL["count_of"], ("dead",)).fetchone()
+        (oldest,) = self._sql.execute(SQL["oldest"]).fetchone()
+        return Backlog(pending, dead, oldest)
 
     def counts(self, uids: Sequence[str]) -> dict[str, dict[str, int]]:
         names = ("pending", "delivered", "dead")

@@ -25,6 +25,7 @@ import msgspec
 
 from task_daemon.core import crash
 from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull, StoreTooNew
+from task_daemon.core.measures import Measures
 from task_daemon.engine.local import salvage
 from task_daemon.engine.local.reading import Reading
 from task_daemon.engine.local.reserve import Reserve
@@ -63,7 +64,13 @@ class Store:
     """`committed`: called on the loop after each commit, before its answers are seen; `fatal`: on the loop,
     once, after whoever was refused has heard of it."""
 
-    def __init__(self, path: Path, committed: Callable[[], None], fatal: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        committed: Callable[[], None],
+        fatal: Callable[[BaseException], None],
+        measures: Measures | None = None,
+    ) -> None:
         self.path = path
         self.salvage: dict[str, Any] | None = None
         self.commit_seconds = 0.0  # the last commit took
@@ -71,6 +78,7 @@ class Store:
         self._reserve = Reserve(path.parent)
         self._committed = committed
         self._fatal = fatal
+        self._measures = measures or Measures()
         self._operations: SimpleQueue[Operation | None] = SimpleQueue()
         self._pending = 0
         self._gate = threading.Lock()  # so that nothing is queued behind the end
@@ -234,6 +242,8 @@ class Store:
             return self._failed(group, error, within)
         self.commit_seconds = time.perf_counter() - started
         self.commits += 1
+        self._measures.commit.add(self.commit_seconds)
+        self._measures.operations += len(group)
         return self._settled(group, results)
 
     def _check_place(self) -> None:
