@@ -28,6 +28,8 @@ class Feed:
         self._clock = clock
         self._recent: deque[Event] = deque(maxlen=RECENT)
         self._watching: Counter[str] = Counter()
+        self._of_task: dict[str, set[Follower]] = {}  # so that hundreds who wait for other tasks cost nothing
+        self._of_all: set[Follower] = set()
 
     def follow(self, after: int, uid: str | None = None, progress: bool = False) -> "Follower":
         """Events above `after`, of one task or of all. To be used as a context manager, so that it ends."""
@@ -48,7 +50,10 @@ class Feed:
             return
         uids = {event.uid for event in events}
         live = [task.uid for task in tasks if not task.done]
-        for follower in self.followers:
+        for uid in self._of_task.keys() & uids.union(live):
+            for follower in self._of_task[uid]:
+                follower.hear(uids, live)
+        for follower in self._of_all:
             follower.hear(uids, live)
 
     def stop(self) -> None:
@@ -70,11 +75,20 @@ class Feed:
 
     def begin(self, follower: "Follower") -> None:
         self.followers.add(follower)
+        if follower.uid is None:
+            self._of_all.add(follower)
+        else:
+            self._of_task.setdefault(follower.uid, set()).add(follower)
         if follower.progress:
             self._watch_for(follower)
 
     def end(self, follower: "Follower") -> None:
         self.followers.discard(follower)
+        self._of_all.discard(follower)
+        if follower.uid is not None and (others := self._of_task.get(follower.uid)) is not None:
+            others.discard(follower)
+            if not others:
+                del self._of_task[follower.uid]
         if not follower.progress:
             return
         if follower.uid is not None:
@@ -137,7 +151,8 @@ class Follower:
         if self.progress:
             mine = live if self.uid is None else [uid for uid in live if uid == self.uid]
             self._moved.update(islice(mine, max(0, MOVED - len(self._moved))))
-        if self._moved or (uids and (self.uid is None or self.uid in uids)):
+        news = uids and (self.uid is None or self.uid in uids) and self._feed.newest > self.cursor
+        if self._moved or news:
             self._woken.set()
 
     def wake(self) -> None:

@@ -187,6 +187,18 @@ async def test_silence_is_noticed_when_the_wall_clock_was_set_back(house: House)
     assert [kind for kind, _ in house.sent] == ["stalled"]
 
 
+@pytest.mark.parametrize("seconds", [HOUR, DAY])
+async def test_silence_is_told_once_when_the_wall_clock_is_set_forward_or_the_machine_slept(house: House, seconds: float) -> None:
+    """Between two polls on both sides of the jump nothing has moved: for all that can be known it was silent so long."""
+    task = await house.register("d", action="clone", params={"stall_at": 0}, timeout=30 * DAY)
+    await house.pass_(INTERVAL)
+    await house.jump(seconds)
+    for _ in range(70):
+        await house.pass_(INTERVAL)
+    assert [kind for kind, _ in house.sent] == ["stalled"]
+    assert await house.state(task) is State.RUNNING
+
+
 # ---- polls are monotonic time
 
 

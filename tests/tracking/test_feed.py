@@ -115,6 +115,21 @@ async def test_a_follower_of_one_task_reads_the_store_again_only_behind_memory(
     assert stored.reads == 2
 
 
+async def test_only_who_has_something_to_read_is_woken(feed: Feed, stored: Stored) -> None:
+    stored.commit(feed, "a")
+    with feed.follow(0, "a") as mine, feed.follow(0, "b") as other, feed.follow(0) as everything, feed.follow(100) as ahead:
+        followers = {"mine": mine, "other": other, "everything": everything, "ahead": ahead}
+        assert await seqs(mine) == [1]
+        assert await seqs(everything) == [1]
+        for follower in followers.values():
+            follower._woken.clear()
+        stored.commit(feed, "a")
+        assert [name for name, follower in followers.items() if follower._woken.is_set()] == ["mine", "everything"]
+        stored.commit(feed, "b")
+        assert await seqs(other) == [3]
+    assert feed._of_task == {}
+
+
 async def test_progress_is_that_of_now_and_of_live_tasks_only(feed: Feed, stored: Stored, clock: FakeClock) -> None:
     moved = [a_task(uid=name, progress=Progress(percent=10.0)) for name in ("a", "b", "gone")]
     with feed.follow(0, progress=True) as follower:
