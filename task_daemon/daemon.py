@@ -117,7 +117,8 @@ class Daemon:
         limits = Limits(config.limits.live_tasks, config.limits.live_tasks_per_uid)
         manager = TaskManager(self._engine, zones, admission, notices, book, clock, limits)
         intervals = {name: zone.poll_interval for name, zone in zones.items()}
-        await self._engine.open(intervals, Handlers(poller, deliverer, poller.expire, manager.changed, self._fatal))
+        spread = [name for name, zone in zones.items() if zone.one_by_one]
+        await self._engine.open(intervals, Handlers(poller, deliverer, poller.expire, manager.changed, self._fatal), spread)
         owner = Owner(os.getuid(), os.getgid(), os.getpid())
         await import_keep(self._engine, config.workspace / "data.keep", clock.now(), owner)
         for zone in zones.values():
@@ -217,14 +218,16 @@ def _directory(config: Config, zone: str) -> Path:
 
 def _zone(config: Config, zone: ZoneConfig, clock: Clock) -> Zone:
     about = ZoneContext(zone.name, str(_directory(config, zone.name)), zone.table.poll_timeout, clock)
+    backend = zone.family.make(zone.settings, about)
     return Zone(
         name=zone.name,
         kind=zone.family.name,
-        backend=zone.family.make(zone.settings, about),
+        backend=backend,
         poll_interval=config.poll_interval(zone.name),
         poll_timeout=zone.table.poll_timeout,
         stall_after=zone.table.stall_after,
         labels=zone.table.labels,
+        one_by_one=getattr(backend, "one_by_one", False),
     )
 
 

@@ -33,7 +33,7 @@ The zone itself can misbehave too, with members of its `[zones.x]` table: see `S
 
 import logging
 import os
-import threading
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -105,13 +105,17 @@ class SimulatedSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """`scenario`: path of a scenario file, or its tables. `unreachable`: from and to, in seconds since the zone was opened.
     `answer_after`: seconds each call takes; beyond the zone's poll time-out it is unreachable. `remember`: keep jobs in the
     zone's directory, as a real storage would; without it, a job whose start a crash cut short is started anew.
-    `forget_at_restart`: jobs begun before the zone was opened are gone."""
+    `forget_at_restart`: jobs begun before the zone was opened are gone. `one_by_one`: each call answers for one task.
+    `log_calls`: a line in `calls.log` of the zone's directory for each call of a poll: when it began (wall time), for how many
+    tasks, the uid of the first."""
 
     scenario: str | list[Job] = []
     unreachable: list[tuple[Seconds, Seconds]] = []
     answer_after: Seconds = 0.0
     remember: bool = False
     forget_at_restart: bool = False
+    one_by_one: bool = False
+    log_calls: bool = False
 
 
 class Started(Struct, omit_defaults=True):
@@ -127,11 +131,13 @@ class SimulatedBackend:
     def __init__(self, settings: SimulatedSettings, context: ZoneContext, wait: Callable[[float], object] | None = None) -> None:
         self._settings = settings
         self._context = context
-        self._wait = wait or threading.Event().wait
+        self._wait = wait or time.sleep
         self._jobs = _read(settings.scenario, context.name)
         self._opened = context.clock.monotonic()
         self._opened_at = context.clock.now()
         self._memory = Memory(Path(context.directory) if settings.remember else None)
+        self.one_by_one = settings.one_by_one
+        self._calls = (Path(context.directory) / "calls.log").open("a") if settings.log_calls else None
         names = [*ACTIONS, *(job.action for job in self._jobs if not set(job.action) & set("*?["))]
         self.actions: Mapping[str, Action] = {name: SimulatedAction(name, self) for name in names}
 
@@ -139,14 +145,20 @@ class SimulatedBackend:
         return None
 
     def poll(self, tasks: Sequence[Task]) -> Mapping[str, Report]:
-        self._answer()
-        return {task.uid: self._look(task) for task in tasks}
+        found: dict[str, Report] = {}
+        for some in [[task] for task in tasks] if self.one_by_one else [tasks]:
+            if self._calls is not None and some:
+                self._calls.write(f"{self._context.clock.now():.4f} {len(some)} {some[0].uid}\n")
+            self._answer()
+            found.update((task.uid, self._look(task)) for task in some)
+        return found
 
     def events(self, wake: Callable[[], None]) -> None:
         """Announces nothing: its changes are seen at the regular polls."""
 
     def close(self) -> None:
-        """Holds nothing open."""
+        if self._calls is not None:
+            self._calls.close()
 
     def start(self, task: Task) -> Report | None:
         self._answer()

@@ -3,7 +3,7 @@ called, in which units, and what it may raise.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -102,6 +102,9 @@ class Zone(Struct, frozen=True):
     poll_timeout: float = 5.0
     stall_after: float = 600.0
     labels: Mapping[str, str] = {}
+    one_by_one: bool = False
+    """The backend has an attribute of this name that is true: it asks the outside once for each task, so a poll of all of
+    them at once would take long. Its tasks are spread over the interval and handed to `poll` a few at a time."""
 
 
 class ZoneContext(Struct, frozen=True):
@@ -306,9 +309,10 @@ class Engine(Protocol):
     measures: Measures
     """What was counted since the start; whoever works with the engine counts there, too."""
 
-    async def open(self, intervals: Mapping[str, float], handlers: Handlers) -> None:
+    async def open(self, intervals: Mapping[str, float], handlers: Handlers, spread: Collection[str] = ()) -> None:
         """Take what is stored and begin to hand out work. `intervals`: seconds by zone. Tasks of other zones are kept,
-        listed and expire, but are not polled."""
+        listed and expire, but are not polled. `spread`: zones whose tasks come up one after the other over the interval,
+        not all at one point of it."""
         ...
 
     async def close(self) -> None:

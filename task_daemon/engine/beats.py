@@ -2,6 +2,8 @@
 
 The tasks of a zone are grouped by interval; a group is due on a fixed grid of monotonic time (lateness does not add up,
 and a wall clock that jumps changes nothing). A zone's place on the grid comes from its name, so zones do not beat together.
+In a zone whose backend looks at one task after the other, the tasks of one interval are spread over it in slots, so that
+none has to wait for all the others; a task's slot comes from its uid.
 A poll takes every group that is due and every task that is new or was poked; the zone is then busy until it is finished.
 """
 
@@ -16,12 +18,17 @@ from task_daemon.core.ports import Again, Idle, Times
 
 POKE_GAP = 0.05  # seconds between the starts of two polls of one zone that were asked for, not due
 NEVER = math.inf
+SLOT = 0.1  # seconds between two slots of a zone whose tasks are spread
+MOST_SLOTS = 1000  # of one interval
 
 WAITING, QUEUED, RUNNING, STUCK = "waiting", "queued", "running", "stuck"
 
 
+Place = tuple[float, int]  # interval in seconds, slot
+
+
 class _Group:
-    """The tasks of a zone with one interval (seconds)."""
+    """The tasks of a zone with one interval and slot."""
 
     __slots__ = ("due", "last", "uids")
 
@@ -32,12 +39,13 @@ class _Group:
 
 
 class _Zone:
-    def __init__(self, name: str, interval: float) -> None:
+    def __init__(self, name: str, interval: float, spread: bool) -> None:
         self.name = name
         self.interval = interval
+        self.spread = spread
         self.phase = zlib.crc32(name.encode()) / 2**32
-        self.groups: dict[float, _Group] = {}
-        self.due: list[tuple[float, float]] = []  # heap of (due, interval), one entry for each group not being polled
+        self.groups: dict[Place, _Group] = {}
+        self.due: list[tuple[float, Place]] = []  # heap, one entry for each group not being polled
         self.fresh: set[str] = set()  # never polled
         self.poked: set[str] = set()
         self.whole = False  # all groups were poked
@@ -51,13 +59,20 @@ class _Zone:
         self.idle = False
         self.planned = NEVER
         self.due_at = 0.0  # the poll that is queued was due then
-        self.taken: list[float] = []  # intervals of the groups being polled
+        self.taken: list[Place] = []  # of the groups being polled
         self.taken_soon: set[str] = set()
         self.since: float | None = None  # wall time the poll under way started
 
-    def grid(self, interval: float, after: float) -> float:
+    def place(self, uid: str, interval: float | None) -> Place:
+        every = interval or self.interval
+        if not self.spread:
+            return every, 0
+        return every, zlib.crc32(uid.encode()) % _slots(every)
+
+    def grid(self, place: Place, after: float) -> float:
         """The first point of the grid later than `after`."""
-        phase = self.phase * interval
+        interval, slot = place
+        phase = self.phase * interval + (slot * interval / _slots(interval) if slot else 0.0)
         point = phase + (math.floor((after - phase) / interval) + 1) * interval
         return point if point > after + interval * 1e-6 else point + interval
 
@@ -68,6 +83,10 @@ class _Zone:
         if self.fresh or self.poked or self.whole:
             due = min(due, self.last_start + POKE_GAP)
         return max(due, self.not_before)
+
+
+def _slots(interval: float) -> int:
+    return max(1, min(MOST_SLOTS, round(interval / SLOT)))
 
 
 class Beats:
@@ -81,11 +100,11 @@ class Beats:
     def __contains__(self, zone: str) -> bool:
         return zone in self._zones
 
-    def configure(self, name: str, interval: float, now: float) -> None:
-        """Make a zone known; its first poll is due at once."""
-        zone = self._zones[name] = _Zone(name, interval)
-        zone.groups[interval] = _Group(now)
-        zone.due.append((now, interval))
+    def configure(self, name: str, interval: float, now: float, spread: bool = False) -> None:
+        """Make a zone known; its first poll is due at once. `spread`: its tasks are polled one after the other."""
+        zone = self._zones[name] = _Zone(name, interval, spread)
+        zone.groups[interval, 0] = _Group(now)
+        zone.due.append((now, (interval, 0)))
         self._replan(zone)
 
     def add(self, zone_name: str, uid: str, interval: float | None, now: float) -> None:
@@ -93,12 +112,12 @@ class Beats:
         zone = self._zones.get(zone_name)
         if zone is None:
             return
-        every = interval or zone.interval
-        group = zone.groups.get(every)
+        place = zone.place(uid, interval)
+        group = zone.groups.get(place)
         first = not zone.fresh  # the others cannot make the zone due any sooner
         if group is None:
-            group = zone.groups[every] = _Group(zone.grid(every, now))
-            heapq.heappush(zone.due, (group.due, every))
+            group = zone.groups[place] = _Group(zone.grid(place, now))
+            heapq.heappush(zone.due, (group.due, place))
             first = True
         group.uids.add(uid)
         zone.fresh.add(uid)
@@ -111,7 +130,7 @@ class Beats:
         zone = self._zones.get(zone_name)
         if zone is None:
             return
-        group = zone.groups.get(interval or zone.interval)
+        group = zone.groups.get(zone.place(uid, interval))
         if group is not None:
             group.uids.discard(uid)
         for soon in (zone.fresh, zone.poked, zone.taken_soon):
@@ -169,13 +188,13 @@ class Beats:
         self._late.add(max(0.0, now - zone.due_at))
         limit = NEVER if zone.whole else now
         while zone.due and zone.due[0][0] <= limit:
-            every = heapq.heappop(zone.due)[1]
-            group = zone.groups[every]
-            if group.uids or every == zone.interval:
-                zone.taken.append(every)
+            place = heapq.heappop(zone.due)[1]
+            group = zone.groups[place]
+            if group.uids or place == (zone.interval, 0):
+                zone.taken.append(place)
                 group.last = wall
             else:
-                del zone.groups[every]
+                del zone.groups[place]
         zone.taken_soon = zone.fresh | zone.poked
         zone.fresh, zone.poked, zone.whole = set(), set(), False
         return zone.token
@@ -185,7 +204,7 @@ class Beats:
         zone = self._zones.get(zone_name)
         if zone is None or zone.token != token:
             return []
-        groups = [zone.groups[every].uids for every in zone.taken]
+        groups = [zone.groups[place].uids for place in zone.taken]
         if len(groups) == 1 and not zone.taken_soon:
             return list(groups[0])
         return list(zone.taken_soon.union(*groups))
@@ -237,8 +256,8 @@ class Beats:
         zone = self._zones.get(zone_name)
         if zone is None:
             return Times(None, None)
-        every = interval or zone.interval
-        group = zone.groups.get(every)
+        place = zone.place(uid, interval)
+        group = zone.groups.get(place)
         last = group.last if group is not None else None
         if uid in zone.fresh:
             last = None
@@ -246,7 +265,7 @@ class Beats:
             last = zone.last_polled  # polled apart from its group so far
         if zone.paused or zone.idle or zone.state is STUCK or group is None:
             return Times(last, None)
-        due = zone.grid(every, zone.last_start) if every in zone.taken else group.due
+        due = zone.grid(place, zone.last_start) if place in zone.taken else group.due
         if uid in zone.fresh or uid in zone.poked or zone.whole:
             due = min(due, zone.last_start + POKE_GAP)
         return Times(last, wall + max(0.0, max(due, zone.not_before) - now))
@@ -271,10 +290,10 @@ class Beats:
         if wait is not None:
             zone.poked |= zone.taken_soon
             zone.not_before = now + wait
-        for every in zone.taken:
-            group = zone.groups[every]
-            group.due = now + wait if wait is not None else zone.grid(every, zone.last_start)
-            heapq.heappush(zone.due, (group.due, every))
+        for place in zone.taken:
+            group = zone.groups[place]
+            group.due = now + wait if wait is not None else zone.grid(place, zone.last_start)
+            heapq.heappush(zone.due, (group.due, place))
         zone.taken, zone.taken_soon = [], set()
         zone.state, zone.since = WAITING, None
         zone.idle = isinstance(outcome, Idle) and not (zone.fresh or zone.poked or zone.whole)

@@ -57,13 +57,13 @@ class MemoryEngine:
         self._outbox = Outbox(*self._limits)
         self._telling = 0
 
-    async def open(self, intervals: Mapping[str, float], handlers: Handlers) -> None:
+    async def open(self, intervals: Mapping[str, float], handlers: Handlers, spread: Collection[str] = ()) -> None:
         self._handlers = handlers
         self._woken, self._stirred = asyncio.Event(), asyncio.Event()
         self._live, self._beats, self._outbox = LiveTasks(), Beats(self.measures.late), Outbox(*self._limits)
         self._courier = Courier(self._outbox, self._clock, handlers.deliver, self._record, self._stir, self.measures)
         for zone, interval in intervals.items():
-            self._beats.configure(zone, interval, self._clock.monotonic())
+            self._beats.configure(zone, interval, self._clock.monotonic(), zone in spread)
             self._beats.pause(zone, zone in self._paused)
         for task in self._tasks.values():
             self._keep(task)

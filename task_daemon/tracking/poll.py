@@ -28,6 +28,7 @@ LARGEST_REPORT = 65_536  # bytes of JSON; it goes into the task, which is writte
 LONGEST_MESSAGE = 4096  # characters
 ASKED_ALONE = 16  # tasks in one poll over which the backend raised before
 GIVEN_UP_AFTER = 64  # calls in a row that raised: the rest of the tasks is asked about with the next poll
+ONE_BY_ONE = 16  # tasks looked at before what was seen is written down, where each takes a call of its own
 STARTS_PER_POLL = 16  # so that a crowd of new tasks does not keep the running ones waiting
 
 
@@ -166,6 +167,11 @@ class Poller:
         if not tasks:
             return []
         since = self._book.unseen_since(zone.name)
+        size = ONE_BY_ONE if zone.one_by_one else len(tasks)
+        pieces = (self._look_at(beat, zone, tasks[start : start + size], since) for start in range(0, len(tasks), size))
+        return [task for piece in pieces for task in piece]
+
+    def _look_at(self, beat: Beat, zone: Zone, tasks: Sequence[Task], since: float | None) -> list[Task]:
         reports = self._ask_about(beat, zone, tasks)
         now = self._clock.now()
         changes: list[Change] = []

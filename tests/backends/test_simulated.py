@@ -139,6 +139,25 @@ def test_answers_take_time_when_zone_is_slow(clock: FakeClock, tmp_path: Path, s
     assert waits == [waited]
 
 
+def test_each_task_takes_a_call_when_they_are_asked_about_one_by_one(clock: FakeClock, tmp_path: Path) -> None:
+    waits: list[float] = []
+    backend = make(clock, tmp_path, waits.append, answer_after=0.25, one_by_one=True)
+    reports = backend.poll([task(clock, uid=f"task-{n}") for n in range(3)])
+
+    assert backend.one_by_one
+    assert list(reports) == ["task-0", "task-1", "task-2"]
+    assert waits == [0.25] * 3
+
+
+@pytest.mark.parametrize(("one_by_one", "calls"), [(True, ["1 task-0", "1 task-1"]), (False, ["2 task-0"])])
+def test_calls_are_written_down_when_asked_for(clock: FakeClock, tmp_path: Path, one_by_one: bool, calls: list[str]) -> None:
+    backend = make(clock, tmp_path, log_calls=True, one_by_one=one_by_one)
+    backend.poll([task(clock, uid=f"task-{n}") for n in range(2)])
+    backend.close()
+
+    assert (tmp_path / "calls.log").read_text().splitlines() == [f"{clock.now():.4f} {call}" for call in calls]
+
+
 def test_job_is_found_again_when_backend_remembers(clock: FakeClock, tmp_path: Path) -> None:
     run = task(clock, Mode.RUN, params={})
     make(clock, tmp_path, remember=True).actions["backup"].start(run)

@@ -1,5 +1,6 @@
 """Timing without an engine: what the contract suite cannot see from outside."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,3 +93,56 @@ def test_dropped_task_is_not_polled_when_it_was_taken_before() -> None:
     beats.finish("z", token, Again(1.0), 0.0)
     beats.due(1.0)
     assert poll(beats, "z", 1.0) == []
+
+
+def test_tasks_come_up_one_after_the_other_at_the_same_points_of_each_interval_when_they_are_spread() -> None:
+    beats = Beats()
+    beats.configure("z", 10.0, 0.0, spread=True)
+    uids = {f"task-{n}" for n in range(1000)}
+    for uid in uids:
+        beats.add("z", uid, None, 0.0)
+    beats.due(0.0)
+    assert poll(beats, "z", 0.0) == sorted(uids)  # all are new
+    seen: dict[str, list[float]] = {uid: [] for uid in uids}
+    sizes = []
+    while (now := beats.next_due()) <= 30.0:
+        assert beats.due(now) == ["z"]
+        due = poll(beats, "z", now)
+        sizes.append(len(due))
+        for uid in due:
+            seen[uid].append(now)
+
+    assert all(times == pytest.approx([times[0], times[0] + 10, times[0] + 20]) for times in seen.values())
+    assert len(set(sizes)) > 1
+    assert max(sizes) <= 30  # of 10 on average
+
+
+def test_spread_task_is_said_to_be_polled_when_it_is() -> None:
+    beats = Beats()
+    beats.configure("z", 10.0, 0.0, spread=True)
+    beats.add("z", "a", None, 0.0)
+    beats.due(0.0)
+    poll(beats, "z", 0.0)
+    told = beats.times("z", "a", None, 0.0, 0.0, 0.0).next_poll_at
+    assert told is not None
+    polled = []
+    while (now := beats.next_due()) <= 20.0:
+        beats.due(now)
+        polled += [now] * len(poll(beats, "z", now))
+
+    assert polled[0] == pytest.approx(told)
+
+
+def test_slot_is_gone_when_its_last_task_has_ended() -> None:
+    beats = Beats()
+    beats.configure("z", 10.0, 0.0, spread=True)
+    beats.add("z", "a", None, 0.0)
+    beats.due(0.0)
+    poll(beats, "z", 0.0)
+    beats.drop("z", "a", None)
+    for _ in range(3):
+        now = beats.next_due()
+        beats.due(now)
+        poll(beats, "z", now)
+
+    assert len(beats._zones["z"].groups) == 1

@@ -120,6 +120,26 @@ async def test_f7_one_call_answers_for_all_due_tasks_of_a_zone(make: Make, outsi
     assert outside.polls == [[f"d{number:02}" for number in range(50)]] * 3
 
 
+async def test_what_was_seen_is_written_down_before_the_next_few_are_looked_at_where_each_takes_a_call_of_its_own(
+    make: Make, outside: Outside
+) -> None:
+    world = await make(z1=outside)
+    world.zones["z1"] = replace(world.zones["z1"], one_by_one=True)
+    for number in range(40):
+        await world.register(f"d{number:02}")
+    ended: list[int] = []
+
+    def answer(tasks: Sequence[Task]) -> dict[str, Report]:
+        ended.append(40 - world.engine.status()["live"])
+        return {task.uid: SUCCEEDED for task in tasks}
+
+    outside.answer = answer
+    await world.beat()
+
+    assert [len(ids) for ids in outside.polls] == [16, 16, 8]
+    assert ended == [0, 16, 32]
+
+
 async def test_nothing_is_asked_when_nothing_is_due(make: Make, outside: Outside) -> None:
     world = await make(z1=outside)
     await world.beat(3)

@@ -81,7 +81,7 @@ class LocalEngine:
 
     # ---- opening and closing
 
-    async def open(self, intervals: Mapping[str, float], handlers: Handlers) -> None:
+    async def open(self, intervals: Mapping[str, float], handlers: Handlers, spread: Collection[str] = ()) -> None:
         """Returns when polls have begun; the stored tasks are still being loaded then."""
         self._loop = asyncio.get_running_loop()
         self._handlers = handlers
@@ -97,7 +97,7 @@ class LocalEngine:
         self._next_look = now
         with self._lock:
             for zone, interval in intervals.items():
-                self._beats.configure(zone, interval, now)
+                self._beats.configure(zone, interval, now, zone in spread)
             for zone in self._paused:
                 self._beats.pause(zone, True)
         self._outbox.discover(await self.store.read(lambda look: look.targets()))
