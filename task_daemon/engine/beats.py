@@ -165,10 +165,17 @@ class Beats:
         return self._plan[0][0] if self._plan else NEVER
 
     def due(self, now: float, limit: int | None = None) -> list[str]:
-        """Zones whose poll is due, the longest due first, up to `limit`; they count as queued from here on."""
+        """Zones whose poll is due, the longest due first; they count as queued from here on. `limit`: at most so many that
+        have tasks."""
         found: list[str] = []
-        while self.next_due() <= now and len(found) != limit:
-            zone = self._zones[heapq.heappop(self._plan)[1]]
+        with_tasks = 0
+        while self.next_due() <= now:
+            zone = self._zones[self._plan[0][1]]
+            if limit is not None and any(group.uids for group in zone.groups.values()):
+                if with_tasks == limit:
+                    break
+                with_tasks += 1
+            heapq.heappop(self._plan)
             zone.due_at = zone.planned if zone.due and zone.due[0][0] == zone.planned else now
             zone.state, zone.planned = QUEUED, NEVER
             found.append(zone.name)

@@ -12,7 +12,7 @@ from task_daemon.engine.local.workers import Aside, Job, Workers
 log = logging.getLogger("task_daemon.engine")
 
 EXPIRED_AT_ONCE = 1000
-LOADING_GAP = 0.05  # seconds between the starts of two polls while the stored tasks are being loaded: both need the processor
+LOADING_GAP = 0.15  # seconds between the starts of two polls while the stored tasks are being loaded: both need the processor
 
 
 class LocalBeat:
@@ -55,7 +55,7 @@ class Rounds:
         self.workers = Workers(workers, clock, stuck_after, self._stranded, self._returned, stir)
 
     def dispatch(self, now: float, loading: bool) -> None:
-        """Hand out everything that is due; `loading`: one poll at most, and not right after the last."""
+        """Hand out everything that is due; `loading`: one poll of tasks at most, and not right after the last."""
         self.workers.check()
         if not loading or now >= self._not_before:
             with self._lock:

@@ -21,6 +21,7 @@ class Polled:
         self.ledger = Ledger(clock, Watched(), lambda _tasks: None)
         for zone in ZONES:
             self.ledger.beats.configure(zone, 10.0, clock.monotonic())
+            self.ledger.beats.add(zone, f"task of {zone}", None, clock.monotonic())
         handlers = Handlers(self._poll, None, lambda _tasks: None, lambda _tasks, _events: None, lambda _error: None)  # type: ignore[arg-type]  # nothing is delivered here
         self.rounds = Rounds(self.ledger, clock, handlers, 4, lambda _zone: 60.0, lambda: None)
 
@@ -49,6 +50,16 @@ def test_polls_start_apart_while_the_stored_tasks_are_being_loaded(
         clock.advance(LOADING_GAP)
 
     assert len(set(polled.zones)) == 2
+
+
+def test_zones_without_tasks_wait_for_no_other_while_the_stored_tasks_are_being_loaded(
+    polled: Polled, clock: FakeClock, eventually: Eventually
+) -> None:
+    for zone in ZONES:
+        polled.ledger.beats.drop(zone, f"task of {zone}", None)
+    polled.rounds.dispatch(clock.monotonic(), loading=True)
+
+    eventually("all were polled", lambda: sorted(polled.zones) == list(ZONES))
 
 
 def test_everything_due_is_polled_at_once_when_the_stored_tasks_are_loaded(
