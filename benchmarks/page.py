@@ -138,73 +138,59 @@ same round; a figure is the median of its rounds unless it says *worst*. Scale r
 Tornado server of the same run (P1), and registrations over one connection by the time of a flush: each waits for one."""
 
 
+COSTS = {
+    "registration": ("P1", "cpu"),
+    "batch": ("P3", "cpu_100"),
+    "poll": ("P7", "cpu"),
+    "single": ("P6", "cpu"),
+    "callback": ("P10", "cpu_1000"),
+    "memory": ("P9", "bytes"),
+}
+"""What the cost model is made of: rows and the names of their figures."""
+
+
 def cost_model(rows: Sequence[Result]) -> list[str]:
     """Sentences to size a machine with, as far as there are figures."""
-    lines = []
-    one = figure(rows, "P1", "cpu")
-    if one:
-        lines.append(
-            f"- **A registration** takes {shown(one)} of the daemon's CPU, and shares a flush of the disk with those "
-            f"that arrive at the same "
-            f"time: one core takes about {number(two_digits(1e6 / one['reached']))} a second."
-        )
-    batch = by_unit(rows, "P3", "tasks/s", "/s")
-    if batch:
-        lines.append(f"- **In batches** it is much less: {shown(batch)} over one connection ({batch['what']}).")
-    group = figure(rows, "P7", "cpu", "cpu_us", "cpu_each", "cost")
-    if group and group["reached"]:
-        lines.append(
-            f"- **Watching**, where one call of a zone answers for all its tasks: {shown(group)} for each task and "
-            f"poll, so 100,000 tasks looked "
-            f"at every 10 s take {number(group['reached'] * microseconds(group) * 1e4 / 1e6)} of a core."
-        )
-    single = figure(rows, "P6", "cpu", "cpu_ms", "cpu_each", "cost")
-    if single and single["reached"]:
-        lines.append(f"- **Watching one by one**, a call for each task: {shown(single)} for each call.")
-    delivery = figure(rows, "P10", "cpu", "cpu_ms", "cpu_each", "cost")
-    if delivery:
-        lines.append(f"- **A callback** takes {shown(delivery)} of CPU, its durable record before and after sending included.")
-    memory = figure(rows, "P9", "bytes", "memory", "each", "task") or by_unit(rows, "P9", "bytes", "B")
-    if memory and memory["reached"]:
-        lines.append(
-            f"- **A live task** takes {shown(memory)} of memory: 100,000 take {number(memory['reached'] * 1e5 / 2**20)} "
-            f"MiB on top of the "
-            "empty daemon."
-        )
+    costs = {name: found for name, (code, figure) in COSTS.items() if (found := figure_of(rows, code, figure))}
+    lines = [sentence for name, found in costs.items() if (sentence := cost(name, found))]
     if not lines:
         return ["Not measured yet."]
-    lines.append("- A poll that learns nothing new does not touch the disk; an end is one commit with its callbacks.")
+    lines.append("- A poll that learns nothing new does not touch the disk. An end and its callbacks are one commit.")
     return [
         "Add up what you do a second; the sum is cores of the daemon. It is one process: plan with at most one core.",
         "\n".join(lines),
     ]
 
 
-def figure(rows: Iterable[Result], code: str, *names: str) -> Result | None:
-    for result in rows:
-        if result["row"] == code:
-            for name in names:
-                for each in result["figures"]:
-                    if each["name"] == name and each["reached"] is not None:
-                        found: Result = each
-                        return found
-    return None
+def cost(name: str, found: Result) -> str:
+    each, us = shown(found), microseconds(found)
+    per_core = number(two_digits(1e6 / us)) if us else "-"
+    cores, mebibytes = number(us * 1e4 / 1e6), number(found["reached"] * 1e5 / 2**20)
+    return {
+        "registration": f"- **A registration** takes {each} of CPU: one core takes about {per_core} a second. Those that "
+        "arrive at the same time share a flush of the disk.",
+        "batch": f"- **In batches of 100** it takes {each}: about {per_core} a second.",
+        "poll": f"- **Watching**, where one call answers for all tasks of a zone, takes {each} for each task and poll: "
+        f"100,000 tasks looked at every 10 s take {cores} cores.",
+        "single": f"- **Watching one by one**, where each task needs a call of its own, takes {each} for each call.",
+        "callback": f"- **An end with its callback** takes {each}, its durable records before and after sending included.",
+        "memory": f"- **A live task** takes {each} of memory: 100,000 take {mebibytes} MiB on top of the empty daemon.",
+    }[name]
 
 
-def by_unit(rows: Iterable[Result], code: str, *units: str) -> Result | None:
-    """The first figure of a row that is in one of some units."""
+def figure_of(rows: Iterable[Result], code: str, name: str) -> Result | None:
+    """Only one that was reached."""
     for result in rows:
-        if result["row"] == code:
-            for each in result["figures"]:
-                if each["unit"] in units and each["reached"] is not None:
-                    found: Result = each
-                    return found
+        for each in result["figures"] if result["row"] == code else ():
+            if each["name"] == name and each["reached"]:
+                found: Result = each
+                return found
     return None
 
 
 def microseconds(found: Result) -> float:
-    """One of the figure's units, in microseconds."""
-    return {"µs": 1.0, "us": 1.0, "ms": 1e3, "s": 1e6}.get(found["unit"], 1.0)
+    """A figure that is a time."""
+    return float(found["reached"]) * {"µs": 1.0, "ms": 1e3, "s": 1e6}.get(found["unit"], 0.0)
 
 
 def two_digits(value: float) -> float:

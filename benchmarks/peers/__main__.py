@@ -25,16 +25,15 @@ from benchmarks.harness.machine import Others, facts
 from benchmarks.harness.process import memory_of_family
 from benchmarks.harness.receiver import Arrivals, Receiver
 from benchmarks.harness.row import RESULTS, number
-from benchmarks.peers.client import OWN
 from benchmarks.peers.operation import LOOK
-from benchmarks.peers.system import NAMES, NEEDS_REDIS, PEERS_PYTHON, STORES, System, finished, redis_program, system, versions
+from benchmarks.peers.registering import registering
+from benchmarks.peers.system import NAMES, NEEDS_REDIS, PEERS_PYTHON, STORES, finished, redis_program, system, versions
 
 Found = dict[str, float]
 OURS = "task_daemon"
 BATCH = 100
 ZONES = 1000  # of this daemon in w2: each answers for one operation at a time
 INTERVAL = 10.0
-LEAD = 1.5  # seconds for clients to start
 
 
 class Work:
@@ -172,31 +171,17 @@ def w1(name: str, scratch: Path, quick: bool) -> Found:
         with system(name, scratch / "x") as peer:
             if name == OURS:
                 with Daemon(peer.home) as daemon:
-                    rate, p99, worst, cpu = registering(peer, clients, seconds, daemon)
+                    seen = registering(peer, clients, seconds, daemon)
                     if clients == 8:
                         found["lean"] = load(daemon.socket, connections=8, seconds=seconds).rate
                         found["batch"] = load(daemon.socket, batch=BATCH, seconds=seconds).rate
                     daemon.stop()
             else:
-                rate, p99, worst, cpu = registering(peer, clients, seconds, None)
-        found |= {word: rate, f"{word}_p99": p99}
+                seen = registering(peer, clients, seconds)
+        found |= {word: seen.rate, f"{word}_p99": seen.p99_ms}
         if clients == 8:
-            found |= {"eight_max": worst, "cpu": cpu}
+            found |= {"eight_max": seen.max_ms, "cpu": seen.cpu_us}
     return found
-
-
-def registering(peer: System, clients: int, seconds: float, daemon: Daemon | None) -> tuple[float, float, float, float]:
-    """Registrations a second, p99 and slowest in ms, CPU of store and clients for each in us."""
-    at = time.monotonic() + LEAD + 0.3 * clients
-    begun = [peer.client(n * OWN, at, seconds) for n in range(clients)]
-    time.sleep(max(0.0, at - 0.05 - time.monotonic()))
-    before = peer.cpu() + (daemon.cpu() if daemon else 0.0)
-    told = finished(begun, seconds + 60)
-    used = peer.cpu() + (daemon.cpu() if daemon else 0.0) - before
-    taken = sorted(each for client in told for each in client["taken"])
-    cpu = (used + sum(client["cpu"] for client in told)) / len(taken)
-    rate = sum(len(client["taken"]) / client["seconds"] for client in told)
-    return rate, taken[int(0.99 * (len(taken) - 1))] * 1e3, taken[-1] * 1e3, cpu * 1e6
 
 
 # --------------------------------------------------------------------------- w2

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 PEERS_PYTHON = ROOT / ".bench-venv" / "bin" / "python"
 NEEDS_REDIS = ("rq", "celery", "dramatiq")
 NAMES = {"task_daemon": "task-daemon", "huey": "Huey", "rq": "RQ", "celery": "Celery", "dramatiq": "Dramatiq"}
+PEERS = [name for name in NAMES if name != "task_daemon"]
 STORES = {"task_daemon": "SQLite", "huey": "SQLite", "rq": "Redis, AOF always", "celery": "Redis, AOF always"}
 STORES["dramatiq"] = STORES["celery"]
 
@@ -46,7 +47,7 @@ class System:
 
     @property
     def python(self) -> str:
-        return sys.executable if self.name == "task_daemon" else str(PEERS_PYTHON)
+        return str(PEERS_PYTHON) if self.name in PEERS else sys.executable
 
     def start_store(self) -> None:
         """Redis, for those who need it: on a Unix socket, every command flushed to disk before its answer."""
@@ -141,8 +142,7 @@ def finished(clients: Sequence["subprocess.Popen[str]"], within: float) -> list[
 def versions() -> dict[str, str]:
     """Of the peers and of Redis."""
     code = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in %r}))"
-    names = [name for name in NAMES if name != "task_daemon"]
-    found: dict[str, str] = json.loads(subprocess.run([PEERS_PYTHON, "-c", code % names], capture_output=True, check=True).stdout)
+    found: dict[str, str] = json.loads(subprocess.run([PEERS_PYTHON, "-c", code % PEERS], capture_output=True, check=True).stdout)
     if program := redis_program():
         said = subprocess.run(
             ["redis-server", "--version"], executable=program, capture_output=True, text=True, check=True

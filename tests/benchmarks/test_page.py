@@ -31,6 +31,16 @@ def test_every_row_has_its_file_or_is_said_to_be_missing() -> None:
     assert set(page.ROWS) <= there | absent
 
 
+@pytest.mark.parametrize("cost", page.COSTS)
+def test_what_the_cost_model_needs_is_a_figure_of_its_row(cost: str) -> None:
+    code, figure = page.COSTS[cost]
+    found = [name for name in names() if name.startswith(f"p{int(code[1:]):02}_")]
+    if not found:
+        pytest.skip(f"{code} has no file yet")
+
+    assert figure in [each.name for each in page.row_of(found[0]).figures]
+
+
 @pytest.mark.parametrize("result", page.results(), ids=lambda result: result["row"])
 def test_a_result_is_of_a_full_run_and_has_every_figure_of_its_row(result: page.Result) -> None:
     (name,) = [name for name in names() if name.startswith(f"p{int(result['row'][1:]):02}_")]
