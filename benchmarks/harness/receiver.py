@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +31,7 @@ class Arrivals:
     times: list[float]
     ids: list[str]  # the webhook-id of each, in the same order; "" if it had none
     subjects: list[str]  # the `id` of the task in each body; "" if there is none
+    seen: list[float]  # when what each body tells of was seen (its `timestamp`, to the millisecond); 0 if it says nothing
     connections: int
     cpu_seconds: float
 
@@ -90,6 +92,7 @@ class _Book:
             "times": self.times,
             "ids": [_after(head, b"webhook-id:", b"\r") for head in self.heads],
             "subjects": [_subject(body) for body in self.bodies],
+            "seen": [_seen(body) for body in self.bodies],
             "connections": self.connections,
             "cpu_seconds": time.process_time(),
         }
@@ -139,6 +142,14 @@ def _subject(body: bytes) -> str:
         return str(json.loads(body)["data"]["task"]["id"])
     except (ValueError, LookupError, TypeError):
         return ""
+
+
+def _seen(body: bytes) -> float:
+    try:
+        stamp = datetime.fromisoformat(json.loads(body)["timestamp"]).timestamp()
+    except (ValueError, LookupError, TypeError):
+        return 0.0
+    return stamp - time.time() + time.monotonic()
 
 
 async def serve(path: str, port_file: str) -> None:

@@ -11,9 +11,8 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 
-import h11
-
 from task_daemon.callbacks.link import Dropped, Link
+from task_daemon.callbacks.message import Response, encoded
 from task_daemon.callbacks.target import Target
 from task_daemon.core.ports import Answer, Unsendable
 
@@ -61,20 +60,23 @@ class HttpClient:
         when the request is not valid HTTP.
         """
         began = asyncio.get_running_loop().time()
-        request = _request(target, method, headers, len(body))
+        try:
+            request = encoded(method, target.path, {"Host": target.authority, **headers}, body)
+        except ValueError as error:  # its text holds nothing that may be a secret
+            raise Unsendable(f"cannot send to {target.lane}: {error}") from None
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
-                response, text = await self._exchange(target, request, body, peer_check)
+                response = await self._exchange(target, method, request, peer_check)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise TimeoutError(f"cannot get an answer from {target.lane}: none within {self._timeout:g} s") from None
         return Answer(
-            status=response.status_code,
+            status=response.status,
             seconds=asyncio.get_running_loop().time() - began,
-            body=text.decode("utf-8", "replace"),
-            retry_after=_retry_after(response, now),
+            body=response.body.decode("utf-8", "replace"),
+            retry_after=None if response.retry_after is None else _seconds(response.retry_after, now),
         )
 
     async def close(self) -> None:
@@ -86,26 +88,22 @@ class HttpClient:
                 link.close()
         await asyncio.sleep(0)  # transports say goodbye in the loop's next turn
 
-    async def _exchange(
-        self, target: Target, request: h11.Request, body: bytes, peer_check: PeerCheck | None
-    ) -> tuple[h11.Response, bytes]:
+    async def _exchange(self, target: Target, method: str, request: bytes, peer_check: PeerCheck | None) -> Response:
         kept = self._take(target.lane)
         if kept is not None:
             try:
-                return await self._use(kept, target.lane, request, body, peer_check)
+                return await self._use(kept, target.lane, method, request, peer_check)
             except Dropped:
                 # The receiver closed it while it was idle. Sending once more is safe even if the request was read:
                 # deliveries are at least once, with an id that stays the same.
                 kept.close()
-        return await self._use(await self._connect(target), target.lane, request, body, peer_check)
+        return await self._use(await self._connect(target), target.lane, method, request, peer_check)
 
-    async def _use(
-        self, link: Link, lane: str, request: h11.Request, body: bytes, peer_check: PeerCheck | None
-    ) -> tuple[h11.Response, bytes]:
+    async def _use(self, link: Link, lane: str, method: str, request: bytes, peer_check: PeerCheck | None) -> Response:
         try:
             if peer_check is not None:
                 peer_check(link.peer_uid())
-            answer = await link.exchange(request, body)
+            answer = await link.exchange(method, request)
         except BaseException:
             link.close()
             raise
@@ -181,24 +179,11 @@ class HttpClient:
         raise failure
 
 
-def _request(target: Target, method: str, headers: Mapping[str, str], length: int) -> h11.Request:
+def _seconds(retry_after: str, now: float) -> float | None:
+    """Seconds until the receiver wants to be asked again; None when that cannot be understood."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after)
     try:
-        lines = {"Host": target.authority, "Content-Length": str(length), **headers}
-        return h11.Request(method=method, target=target.path, headers=list(lines.items()))
-    except h11.LocalProtocolError:
-        # Not chained and not quoted: the text holds the value, which may be a secret.
-        raise Unsendable(f"cannot send to {target.lane}: the method, the path or a header is not valid HTTP") from None
-
-
-def _retry_after(response: h11.Response, now: float) -> float | None:
-    """Seconds until the receiver wants to be asked again; None when it did not say or cannot be understood."""
-    for name, value in response.headers:
-        if name == b"retry-after":
-            text = value.decode("latin-1")
-            if value.isdigit():
-                return float(text)
-            try:
-                return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-            except (ValueError, OverflowError):
-                return None
-    return None
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None

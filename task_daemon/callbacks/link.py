@@ -1,4 +1,4 @@
-"""One kept HTTP/1.1 connection; h11 writes the requests and parses the answers."""
+"""One kept HTTP/1.1 connection; h11 parses the answers that are not of the usual kind."""
 
 import asyncio
 import socket
@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import cast
 
 import h11
+
+from task_daemon.callbacks.message import Response, usual
 
 ANSWER_LIMIT = 4096  # bytes of an answer's body that are read
 NOBODY = -1  # the uid in SO_PEERCRED of a socket without a peer
@@ -23,25 +25,23 @@ class Link(asyncio.Protocol):
     def __init__(self, lane: str) -> None:
         self.usable = True
         self._lane = lane
-        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADER_LIMIT)
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[tuple[h11.Response, bytes]] | None = None
-        self._response: h11.Response | None = None
-        self._body = b""
+        self._waiter: asyncio.Future[Response] | None = None
+        self._method = ""
+        self._data = b""  # of an answer that may still be a usual one
+        self._unusual: _Unusual | None = None
         self._heard = False
         self._timer: asyncio.TimerHandle | None = None
         self._ended: Callable[[], None] | None = None
 
-    async def exchange(self, request: h11.Request, body: bytes) -> tuple[h11.Response, bytes]:
-        """Raises Dropped when the connection ends before the answer begins, OSError when the answer is not a whole one."""
+    async def exchange(self, method: str, request: bytes) -> Response:
+        """Send a whole request, read the answer. Raises Dropped when the connection ends before the answer begins, OSError
+        when the answer is not a whole one."""
         if not self.usable or self._transport is None:
             raise Dropped(f"cannot send to {self._lane}: the connection is closed")
-        send = self._parser.send
-        head = send(request) or b""
-        data = (send(h11.Data(body)) or b"") + (send(h11.EndOfMessage()) or b"")
-        self._response, self._body, self._heard = None, b"", False
+        self._method, self._data, self._unusual, self._heard = method, b"", None, False
         self._waiter = asyncio.get_running_loop().create_future()
-        self._transport.write(head + data)
+        self._transport.write(request)
         return await self._waiter
 
     def rest(self, seconds: float, ended: Callable[[], None]) -> None:
@@ -91,40 +91,74 @@ class Link(asyncio.Protocol):
             self.close()  # it speaks without being asked: the next answer could not be told from this
             return
         self._heard = True
+        if self._unusual is None:
+            self._data += data
+            answer = usual(self._data, ANSWER_LIMIT)
+            if isinstance(answer, Response):
+                self._waiter.set_result(answer)
+                return
+            if answer:
+                return
+            data = self._data
         self._feed(data)
 
     def eof_received(self) -> None:
-        if self._heard:
+        if self._heard and self._waiter is not None and not self._waiter.done():
+            if self._unusual is None:
+                self._feed(self._data)
             self._feed(b"")  # the end of a body without a length
 
     def _feed(self, data: bytes) -> None:
+        assert self._waiter is not None
+        if self._waiter.done():
+            return
         try:
-            self._parser.receive_data(data)
-            while self._waiter is not None and not self._waiter.done():
-                event = self._parser.next_event()
-                if isinstance(event, h11.Response):
-                    self._response = event
-                elif isinstance(event, h11.Data):
-                    self._body += event.data
-                    if len(self._body) > ANSWER_LIMIT:
-                        self._finish(keep=False)
-                elif isinstance(event, h11.EndOfMessage):
-                    self._finish(keep=self._parser.their_state is h11.DONE and not self._parser.trailing_data[0])
-                elif not isinstance(event, h11.InformationalResponse):
-                    return
+            if self._unusual is None:
+                self._unusual = _Unusual(self._method)
+            answer = self._unusual.feed(data)
         except h11.RemoteProtocolError as error:
             self._fail(ConnectionError(f"cannot read the answer of {self._lane}: it is not HTTP/1.1 ({error})"))
-
-    def _finish(self, keep: bool) -> None:
-        assert self._waiter is not None
-        assert self._response is not None
-        self._waiter.set_result((self._response, self._body[:ANSWER_LIMIT]))
-        if keep:
-            self._parser.start_next_cycle()
-        else:
-            self.close()
+            return
+        if answer is not None:
+            self._waiter.set_result(answer)
+            if not self._unusual.keep:
+                self.close()
 
     def _fail(self, error: OSError) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
         self.close()
+
+
+class _Unusual:
+    """An answer as h11 understands it. `keep`: another request may follow it."""
+
+    def __init__(self, method: str) -> None:
+        self.keep = False
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADER_LIMIT)
+        self._parser.send(h11.Request(method=method, target="/", headers=[("Host", ".")]))  # only the method counts here
+        self._parser.send(h11.EndOfMessage())
+        self._response: h11.Response | None = None
+        self._body = b""
+
+    def feed(self, data: bytes) -> Response | None:
+        """The answer, once it is there. Raises h11.RemoteProtocolError."""
+        self._parser.receive_data(data)
+        while True:
+            event = self._parser.next_event()
+            if isinstance(event, h11.Response):
+                self._response = event
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+                if len(self._body) > ANSWER_LIMIT:
+                    return self._answer()
+            elif isinstance(event, h11.EndOfMessage):
+                self.keep = self._parser.their_state is h11.DONE and not self._parser.trailing_data[0]
+                return self._answer()
+            elif not isinstance(event, h11.InformationalResponse):
+                return None
+
+    def _answer(self) -> Response:
+        assert self._response is not None
+        after = (value.decode("latin-1") for name, value in self._response.headers if name == b"retry-after")
+        return Response(self._response.status_code, self._body[:ANSWER_LIMIT], next(after, None))

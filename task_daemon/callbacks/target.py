@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
@@ -33,6 +34,7 @@ class Target(Struct, frozen=True):
     socket: bytes = b""
 
 
+@lru_cache(maxsize=1024)
 def parse_target(url: str) -> Target:
     """Take a URL apart. Raises ValueError with a sentence saying what is accepted."""
     if not _PRINTABLE.fullmatch(url):

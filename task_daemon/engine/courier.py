@@ -1,11 +1,15 @@
 """Carries deliveries out: takes what is due from the outbox, awaits the handler, has the outcome recorded. Event loop only.
 
-At least once: a crash between the receiver's answer and the record sends the same delivery (same id) again.
+At least once: a crash between the receiver's answer and the record sends the same delivery (same id) again. Outcomes are
+recorded in groups, because a commit costs more than a callback: they wait for company as long as something is under way, but
+no longer than `COMPANY`.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -21,10 +25,19 @@ AFTER_EXCEPTION = 60.0  # seconds until a delivery whose handler raised is tried
 AFTER_NO_RECORD = 5.0  # seconds until a delivery whose outcome could not be stored is tried again
 SET_BACK = 1.0  # seconds; by less than this the wall clock is slewed, not set
 GRACE = 0.2  # real seconds deliveries under way are given at the end; they are sent again after the next start
+COMPANY = 0.01  # real seconds an outcome waits for others to be recorded with
+GROUP = 64  # outcomes that are recorded without waiting any longer
+
+
+class Settled(NamedTuple):
+    """A delivery that was answered; the versions of it and of the later parts of its group that are to be on disk."""
+
+    row: Delivery
+    versions: Sequence[Delivery]
 
 
 class Courier:
-    """`record` puts the outcome on disk and raises a Refusal when it cannot; `moved` is called after every step."""
+    """`record` puts outcomes on disk, all or none, and raises a Refusal when it cannot; `moved` is called after every step."""
 
     def __init__(
         self,
@@ -43,17 +56,23 @@ class Courier:
         self._measures = measures
         self._ahead = clock.now() - clock.monotonic()  # of the wall clock
         self._under_way: set[asyncio.Task[None]] = set()
+        self._answered: list[Settled] = []
+        self._recording: asyncio.Task[None] | None = None
+        self._company: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
     def busy(self) -> bool:
-        return bool(self._under_way)
+        return bool(self._under_way or self._answered or self._recording)
 
     def pump(self) -> None:
         """Send everything that is due and has room."""
         if self._closed:
             return
-        for row in self._outbox.take(self._now()):
+        self._carry(self._outbox.take(self._now()))
+
+    def _carry(self, rows: Sequence[Delivery]) -> None:
+        for row in rows:
             task = asyncio.get_running_loop().create_task(self._deliver(row))
             self._under_way.add(task)
             task.add_done_callback(self._done)
@@ -65,26 +84,79 @@ class Courier:
         for task in list(self._under_way):
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
+        self._record_soon(at_once=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                while self._recording is not None:
+                    await asyncio.wait({self._recording})
+
+    async def _deliver(self, row: Delivery) -> None:
+        """One delivery after the other, as long as there are any: a new asyncio task for each would cost as much as sending."""
+        going = True
+        while going:
+            outcome = await self._outcome(row)
+            now = self._now()
+            self._count(row, outcome, now)
+            self._answered.append(Settled(row, self._outbox.judge(row, outcome, now)))
+            self._outbox.answered(row, outcome, now)
+            rows = [] if self._closed else self._outbox.take(now)
+            going = bool(rows)
+            if going:
+                row = rows[0]
+                self._carry(rows[1:])
+                self._record_soon(at_once=False)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("cannot record a delivery: %s", error, exc_info=error)
+            log.error("cannot carry a delivery out: %s", error, exc_info=error)
+            self._moved()
+        self._record_soon(at_once=not self._under_way)
+
+    # ---- recording
+
+    def _record_soon(self, at_once: bool) -> None:
+        if self._recording is not None or not self._answered:
+            return
+        loop = asyncio.get_running_loop()
+        if at_once or len(self._answered) >= GROUP:
+            self._recording = loop.create_task(self._record_answered())
+        elif self._company is None:
+            self._company = loop.call_later(COMPANY, self._enough_company)
+
+    def _enough_company(self) -> None:
+        self._company = None
+        self._record_soon(at_once=True)
+
+    async def _record_answered(self) -> None:
+        while self._answered:
+            if self._company is not None:
+                self._company.cancel()
+                self._company = None
+            group, self._answered = self._answered, []
+            for settled in await self._recorded(group):
+                self._outbox.settle(settled.row, settled.versions)
+            self.pump()
+            if len(self._answered) < GROUP and self._under_way:
+                break
+        self._recording = None
+        self._record_soon(at_once=not self._under_way)
         self._moved()
 
-    async def _deliver(self, row: Delivery) -> None:
-        outcome = await self._outcome(row)
-        now = self._now()
-        versions = self._outbox.judge(row, outcome, now)
+    async def _recorded(self, group: Sequence[Settled]) -> Sequence[Settled]:
+        """What is on disk afterwards, and so in memory: a delivery whose outcome cannot be stored is to be sent again."""
         try:
-            await self._record(versions)
-        except Refusal as error:
-            log.error("cannot record the outcome of delivery %s: %s; it will be sent again", row.id, error)
-            outcome = Later(outcome.attempt, AFTER_NO_RECORD, target_down=False)
-            versions = [replace(row, next_at=now + AFTER_NO_RECORD)]
-        self._count(row, outcome, now)
-        self._outbox.settle(row, versions, outcome, now)
-        self.pump()
+            await self._record([version for settled in group for version in settled.versions])
+        except Exception as error:
+            if len(group) > 1 and not isinstance(error, Refusal):  # one of them cannot be stored; it must not keep the others
+                return [settled for one in group for settled in await self._recorded([one])]
+            for row, _ in group:
+                log.error("cannot record the outcome of delivery %s: %s; it will be sent again", row.id, error)
+            again = self._now() + AFTER_NO_RECORD
+            return [Settled(row, [replace(row, next_at=again)]) for row, _ in group]
+        return group
+
+    # ---- sending
 
     def _count(self, row: Delivery, outcome: Outcome, now: float) -> None:
         self._measures.attempts[row.via, type(outcome).__name__.lower()] += 1

@@ -4,6 +4,9 @@ Deliveries of one task form a *line*: strictly one after the other by (task_seq,
 target; a lane sends a few at a time, and one whose target is down is held and probed. Memory holds the first lines of each
 lane; the rest stays in the store and is read as room appears. A line is wholly in memory or wholly in the store.
 
+An answer frees the place in the lane at once (`answered`); the line goes on only when the outcome is on disk (`settle`). So
+a receiver never waits for our disk, and after a crash nothing is repeated behind something later of the same task.
+
 A wall clock that is set back prolongs no wait: what is in memory moves with it (`set_back`), and what comes from the store
 waits no longer than it was meant to when it was written (`due`). One that is set forward makes everything due, once.
 """
@@ -25,6 +28,7 @@ PROBE_EVERY = 30.0  # seconds
 WAKE_EVERY = 1.0  # seconds, for each owner
 READ_AGAIN = 300.0  # seconds; due times in the store may be from before the wall clock was set, so they are not waited out
 TRIES_KEPT = 20
+UNSETTLED = 256  # answered, and not on disk yet; with more of them nothing is sent, for after a crash they are sent again
 NEVER = math.inf
 
 
@@ -92,6 +96,7 @@ class _Lane:
         self.heap: list[tuple[float, int, str]] = []  # (next_at, ticket, uid)
         self.lines = 0
         self.in_flight = 0
+        self.unsettled = 0
         self.downs = 0  # outcomes in a row that say the target is down
         self.probe_at = -NEVER
         self.horizon = NEVER  # wall time before which none of the lines that are only in the store is due
@@ -121,6 +126,7 @@ class Outbox:
         self._more: set[str] = set()  # targets with lines that are only in the store
         self.hungry: set[str] = set()  # targets whose lane is to be read from the store
         self.in_flight = 0
+        self.unsettled = 0
 
     # ---- what comes in
 
@@ -168,7 +174,7 @@ class Outbox:
         self.hungry.discard(target)
         lane.filling, lane.missed, lane.touched = True, NEVER, set()
         self._replan(lane)
-        return self._room() + lane.in_flight
+        return self._room() + lane.in_flight + lane.unsettled
 
     def unfilled(self, target: str, now: float) -> None:
         """Reading failed: try again a second later."""
@@ -182,10 +188,11 @@ class Outbox:
         """Wall time of the next delivery (or the next reading of the store); infinity if there is none."""
         while self._plan and self._stale(self._plan[0]):
             heapq.heappop(self._plan)
-        return self._plan[0][0] if self._plan and self.in_flight < self._concurrency else NEVER
+        busy = self.in_flight >= self._concurrency or self.unsettled >= UNSETTLED
+        return self._plan[0][0] if self._plan and not busy else NEVER
 
     def take(self, now: float) -> list[Delivery]:
-        """Deliveries to send now; each is in flight until `settle`. Lanes that run dry are added to `hungry`."""
+        """Deliveries to send now; each is in flight until `answered`. Lanes that run dry are added to `hungry`."""
         found: list[Delivery] = []
         while self.next_due() <= now:
             lane = self._lanes[heapq.heappop(self._plan)[1]]
@@ -208,17 +215,26 @@ class Outbox:
         later = [other for other in line.rows if other.task_seq == row.task_seq and other.part > row.part] if line else []
         return [after, *(held_back(other, row.id, now) for other in later)]
 
-    def settle(self, row: Delivery, versions: Sequence[Delivery], outcome: Outcome, now: float) -> None:
-        """The outcome of a delivery is on disk; the next of its line may go."""
+    def answered(self, row: Delivery, outcome: Outcome, now: float) -> None:
+        """A delivery is not in flight any more: another of its lane may go; its line waits for `settle`."""
         lane = self._lane(row.target)
         lane.in_flight -= 1
         self.in_flight -= 1
+        lane.unsettled += 1
+        self.unsettled += 1
         if isinstance(outcome, Later) and outcome.target_down:
             lane.downs += 1
             if lane.held:
                 lane.probe_at = now + PROBE_EVERY
         else:
             lane.downs = 0
+        self._replan(lane)
+
+    def settle(self, row: Delivery, versions: Sequence[Delivery]) -> None:
+        """The outcome of an answered delivery is on disk; the next of its line may go."""
+        lane = self._lane(row.target)
+        lane.unsettled -= 1
+        self.unsettled -= 1
         line = self._lines.get(row.uid)
         if line is not None:
             line.busy = None
@@ -396,5 +412,8 @@ class Outbox:
             lane.planned = when
             if when < NEVER:
                 heapq.heappush(self._plan, (when, lane.target))
-        if not (lane.lines or lane.in_flight or unread or lane.filling) and self._lanes.get(lane.target) is lane:
+        if (
+            not (lane.lines or lane.in_flight or lane.unsettled or unread or lane.filling)
+            and self._lanes.get(lane.target) is lane
+        ):
             del self._lanes[lane.target]

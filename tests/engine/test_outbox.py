@@ -57,7 +57,8 @@ class Disk:
                 versions = self.outbox.judge(one, outcome, now)
                 self.rows.update((version.id, version) for version in versions)
                 self.sent.append(one.id)
-                self.outbox.settle(one, versions, outcome, now)
+                self.outbox.answered(one, outcome, now)
+                self.outbox.settle(one, versions)
             self.most = max(self.most, self.outbox.counts()["in_memory"])
             if not taken and self.outbox.next_due() > now:
                 return
@@ -131,7 +132,8 @@ def test_answered_delivery_does_not_come_back_when_an_older_reading_still_has_it
     outbox.hungry.add("t")
     outbox.room("t")
     versions = outbox.judge(taken, accepted(taken), 0.0)
-    outbox.settle(taken, versions, accepted(taken), 0.0)
+    outbox.answered(taken, accepted(taken), 0.0)
+    outbox.settle(taken, versions)
     outbox.fill("t", [row("a"), row("b")], float("inf"), 0.0)
     assert [one.id for one in outbox.take(0.0)] == ["b-0"]
 
@@ -142,7 +144,9 @@ def test_earlier_delivery_waits_for_the_flight_of_a_later_one_when_it_is_revived
     (taken,) = outbox.take(0.0)
     outbox.revive([row("a", part=0)], 0.0)
     assert outbox.take(0.0) == []
-    outbox.settle(taken, outbox.judge(taken, accepted(taken), 0.0), accepted(taken), 0.0)
+    versions = outbox.judge(taken, accepted(taken), 0.0)
+    outbox.answered(taken, accepted(taken), 0.0)
+    outbox.settle(taken, versions)
     assert [one.id for one in outbox.take(0.0)] == ["a-0"]
 
 
@@ -151,7 +155,9 @@ def test_revived_delivery_keeps_the_outcome_of_its_flight() -> None:
     outbox.add([row("a")], 0.0)
     (taken,) = outbox.take(0.0)
     outbox.revive([replace(taken, attempts=0)], 0.0)
-    outbox.settle(taken, outbox.judge(taken, accepted(taken), 0.0), accepted(taken), 0.0)
+    versions = outbox.judge(taken, accepted(taken), 0.0)
+    outbox.answered(taken, accepted(taken), 0.0)
+    outbox.settle(taken, versions)
     assert outbox.take(0.0) == []
     assert outbox.counts()["targets"] == 0
 
@@ -196,7 +202,9 @@ def test_everything_in_memory_keeps_its_wait_when_the_wall_clock_is_set_back() -
     for _ in range(5):
         (taken,) = outbox.take(DAY)
         gone_wrong = Later(Attempt(at=DAY), 0.0)
-        outbox.settle(taken, outbox.judge(taken, gone_wrong, DAY), gone_wrong, DAY)
+        versions = outbox.judge(taken, gone_wrong, DAY)
+        outbox.answered(taken, gone_wrong, DAY)
+        outbox.settle(taken, versions)
     outbox.add([waiting("retried", DAY + 60, since=DAY)], DAY)
     outbox.set_back(DAY)
 
