@@ -38,7 +38,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import msgspec
 from msgspec import Meta, Struct
@@ -137,7 +137,7 @@ class SimulatedBackend:
         self._opened_at = context.clock.now()
         self._memory = Memory(Path(context.directory) if settings.remember else None)
         self.one_by_one = settings.one_by_one
-        self._calls = (Path(context.directory) / "calls.log").open("a") if settings.log_calls else None
+        self._calls: TextIO | None = None
         names = [*ACTIONS, *(job.action for job in self._jobs if not set(job.action) & set("*?["))]
         self.actions: Mapping[str, Action] = {name: SimulatedAction(name, self) for name in names}
 
@@ -147,8 +147,8 @@ class SimulatedBackend:
     def poll(self, tasks: Sequence[Task]) -> Mapping[str, Report]:
         found: dict[str, Report] = {}
         for some in [[task] for task in tasks] if self.one_by_one else [tasks]:
-            if self._calls is not None and some:
-                self._calls.write(f"{self._context.clock.now():.4f} {len(some)} {some[0].uid}\n")
+            if self._settings.log_calls and some:
+                self._log_call(some)
             self._answer()
             found.update((task.uid, self._look(task)) for task in some)
         return found
@@ -175,6 +175,11 @@ class SimulatedBackend:
     def forget(self, task: Task) -> None:
         self._answer()
         self._memory.forget(task.uid)
+
+    def _log_call(self, tasks: Sequence[Task]) -> None:
+        if self._calls is None:
+            self._calls = (Path(self._context.directory) / "calls.log").open("a")
+        self._calls.write(f"{self._context.clock.now():.4f} {len(tasks)} {tasks[0].uid}\n")
 
     def _answer(self) -> None:
         since = self._context.clock.monotonic() - self._opened

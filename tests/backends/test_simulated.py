@@ -151,11 +151,13 @@ def test_each_task_takes_a_call_when_they_are_asked_about_one_by_one(clock: Fake
 
 @pytest.mark.parametrize(("one_by_one", "calls"), [(True, ["1 task-0", "1 task-1"]), (False, ["2 task-0"])])
 def test_calls_are_written_down_when_asked_for(clock: FakeClock, tmp_path: Path, one_by_one: bool, calls: list[str]) -> None:
-    backend = make(clock, tmp_path, log_calls=True, one_by_one=one_by_one)
+    directory = tmp_path / "zone"  # made after the backend
+    backend = make(clock, directory, log_calls=True, one_by_one=one_by_one)
+    directory.mkdir()
     backend.poll([task(clock, uid=f"task-{n}") for n in range(2)])
     backend.close()
 
-    assert (tmp_path / "calls.log").read_text().splitlines() == [f"{clock.now():.4f} {call}" for call in calls]
+    assert (directory / "calls.log").read_text().splitlines() == [f"{clock.now():.4f} {call}" for call in calls]
 
 
 def test_job_is_found_again_when_backend_remembers(clock: FakeClock, tmp_path: Path) -> None:
