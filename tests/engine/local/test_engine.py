@@ -19,7 +19,7 @@ from task_daemon.core.model import Query, State
 from task_daemon.core.ports import Again, Beat, NewTask
 from task_daemon.engine.local.engine import LocalEngine
 from tests.contract.engine_case import Case, a_delivery, a_task, finished, progress, running
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 Eventually = Callable[..., None]
 HUNG = ("h0", "h1", "h2", "h3")
@@ -89,7 +89,7 @@ async def test_f6_i6_other_zones_are_polled_and_everything_expires_when_four_zon
     assert all(case.polled(zone) == [] for zone in HUNG)
     case.acts.clear()
     case.hold.set()
-    eventually("the stuck have returned", lambda: not case.engine.status()["stuck"])
+    await asyncio.to_thread(eventually, "the stuck have returned", lambda: not case.engine.status()["stuck"])
     await case.advance(10)
     assert all(case.polled(zone) for zone in HUNG)
 
@@ -98,8 +98,10 @@ async def test_f6_i6_hung_poll_writes_nothing_when_it_comes_back(case: Case, eve
     await case.open()
     (task,) = await case.register(a_task(zone="h0"))
     late: list[list[bool]] = []
+    entered = threading.Event()
 
     def act(beat: Beat) -> Again:
+        entered.set()
         if not case.hold.wait(60) or late:
             return Again()
         late.append(case.engine.report(beat, [running(task, case.clock.now()), progress(task)]))
@@ -108,6 +110,7 @@ async def test_f6_i6_hung_poll_writes_nothing_when_it_comes_back(case: Case, eve
     case.acts["h0"] = act
     case.clock.advance(10)
     await case.engine.idle(besides=["h0"])
+    assert await asyncio.to_thread(entered.wait, PATIENCE), "one that is given up before it began would never come back"
     await case.advance(60)
     case.hold.set()
     await asyncio.to_thread(eventually, "it came back", lambda: late)
@@ -132,10 +135,10 @@ async def test_hung_poll_is_not_waited_for_when_the_engine_closes(case: Case) ->
     case.acts["h0"] = act
     case.clock.advance(10)
     await case.engine.idle(besides=["h0"])
-    assert await asyncio.to_thread(entered.wait, 10)
-    await asyncio.wait_for(case.engine.close(), 10)
+    assert await asyncio.to_thread(entered.wait, PATIENCE)
+    await asyncio.wait_for(case.engine.close(), 30)  # the hung one would take 60
     case.hold.set()
-    assert await asyncio.to_thread(came_back.wait, 10)
+    assert await asyncio.to_thread(came_back.wait, PATIENCE)
     assert late == [[False], [False]]
 
 
