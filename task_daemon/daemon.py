@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import grp
 import logging
+import math
 import os
 import platform
 import uuid
@@ -29,7 +30,7 @@ from task_daemon.config import Config, RegionTable, ZoneConfig, members, shown
 from task_daemon.core.errors import ConfigError
 from task_daemon.core.measures import Durations
 from task_daemon.core.model import Owner
-from task_daemon.core.ports import Clock, Handlers, Zone, ZoneContext
+from task_daemon.core.ports import Backend, Clock, Handlers, Zone, ZoneContext
 from task_daemon.engine.local.engine import LocalEngine
 from task_daemon.engine.local.legacy_keep import import_keep
 from task_daemon.logs import recent
@@ -147,6 +148,24 @@ class Daemon:
         """Any thread."""
         book.announced(zone)
         self._engine.poke(zone)
+
+    async def idle(self) -> None:
+        """For virtual time: return when everything that is due now was done, and has had its consequences."""
+        await self._engine.idle()
+
+    def next_due(self) -> float | None:
+        """For virtual time, in which nobody sets the wall clock: begin what is due; the monotonic time of what comes next."""
+        self._engine.look_at_wall = math.inf
+        return self._engine.tick()
+
+    def look_now(self) -> None:
+        """For virtual time: have every zone polled now."""
+        for zone in self._zones:
+            self._engine.poke(zone)
+
+    def backend(self, zone: str) -> Backend:
+        """Raises KeyError."""
+        return self._zones[zone].backend
 
     def _listen(self, manager: TaskManager) -> ApiServer:
         config = self._config

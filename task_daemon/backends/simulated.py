@@ -141,6 +141,12 @@ class SimulatedBackend:
         names = [*ACTIONS, *(job.action for job in self._jobs if not set(job.action) & set("*?["))]
         self.actions: Mapping[str, Action] = {name: SimulatedAction(name, self) for name in names}
 
+    def script(self, job: Job) -> None:
+        """Have this table count before the ones there are, from the next poll on. Any thread."""
+        self._jobs = [job, *self._jobs]
+        if not set(job.action) & set("*?[") and job.action not in self.actions:
+            self.actions = {**self.actions, job.action: SimulatedAction(job.action, self)}
+
     def admit(self, task: Task) -> dict[str, Any] | None:  # noqa: ARG002 - anything may be watched here
         return None
 

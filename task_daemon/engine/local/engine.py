@@ -68,6 +68,7 @@ class LocalEngine:
         self._live = self._ledger.live
         self._outbox = Outbox(per_target, concurrency)
         self._checker = Checker(workspace / "store.db")
+        self.look_at_wall = LOOK_AT_WALL  # more where nobody sets the wall clock
         self._paused: set[str] = set()
         self._saving = False
         self._beside: set[asyncio.Task[None]] = set()
@@ -320,7 +321,7 @@ class LocalEngine:
         due = min(self._rounds.next_due(self._keeper.loading), self._next_checkpoint, room)
         wall = min(self._outbox.next_due(), self._rounds.next_deadline())
         if wall < NEVER:
-            due = min(due, now + min(LOOK_AT_WALL, max(0.0, wall - self._clock.now())))
+            due = min(due, now + min(self.look_at_wall, max(0.0, wall - self._clock.now())))
         return due
 
     async def _keep_time(self) -> None:
