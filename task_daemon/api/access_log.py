@@ -1,6 +1,13 @@
-"""The access log: one line for each request that changes something or goes wrong."""
+"""The access log: one line for each request that changes something or goes wrong.
 
+A crowd of registrations would spend a quarter of its time on such lines. So of hot requests that went well only the first
+LINES of a second have one, and one line counts the others; each registration is an event in any case, and has its line with
+log_level = "debug".
+"""
+
+import asyncio
 import logging
+import time
 
 from tornado.web import RequestHandler
 
@@ -10,6 +17,7 @@ from task_daemon.core.errors import Refusal
 log = logging.getLogger("task_daemon.api")
 
 SAFE = frozenset({"GET", "HEAD"})
+LINES = 50  # a second, of hot requests that went well
 LONGEST = 1000  # characters of what a caller sent; a body may hold names of any length
 
 
@@ -34,6 +42,33 @@ def log_answer(
     why = "" if refusal is None else f": {_one_line(refusal.detail)}"
     text = "%s %s %d in %.1f ms, user %s, pid %s, request %s%s"
     log.log(level, text, method, _one_line(path), status, took * 1000, uid, pid, number, why)
+
+
+class Thinned:
+    """Which hot requests that went well have a line of their own."""
+
+    def __init__(self) -> None:
+        self._since = -1.0
+        self._written = 0
+        self._left_out = 0
+
+    def has_line(self) -> bool:
+        """Event loop."""
+        now = time.monotonic()
+        if now - self._since >= 1.0:
+            self._since, self._written = now, 0
+        self._written += 1
+        if self._written <= LINES or log.isEnabledFor(logging.DEBUG):
+            return True
+        if not self._left_out:
+            asyncio.get_running_loop().call_later(1.0, self._tell)
+        self._left_out += 1
+        return False
+
+    def _tell(self) -> None:
+        text = '%d more requests were carried out in the last second; /v1/events has them, log_level = "debug" shows each'
+        log.info(text, self._left_out)
+        self._left_out = 0
 
 
 def _one_line(text: str) -> str:

@@ -20,7 +20,7 @@ from tornado.httputil import format_timestamp
 
 from task_daemon.api import bodies
 from task_daemon.api.access import Caller, Level
-from task_daemon.api.access_log import log_answer
+from task_daemon.api.access_log import Thinned, log_answer
 from task_daemon.api.base import ACCEPTED, JSON_TYPES, Reply, is_key, new_request_id
 from task_daemon.api.context import Api
 from task_daemon.api.problems import problem, refusal_of
@@ -113,6 +113,7 @@ class Hot:
     def __init__(self, api: Api, routes: Mapping[str, tuple[Level, Answerer]]) -> None:
         self.api = api
         self._routes = routes
+        self._thinned = Thinned()
 
     def request(self, head: bytes, caller: Caller) -> Request | None:
         """What is asked; None if Tornado has to look at it."""
@@ -145,7 +146,8 @@ class Hot:
             if self.api.daemon.phase().name == "draining":
                 headers["Connection"] = "close"
         self.api.answered[status] += 1
-        log_answer(request.method, request.path, status, time.perf_counter() - began, caller, number, refusal)
+        if status >= 300 or self._thinned.has_line():
+            log_answer(request.method, request.path, status, time.perf_counter() - began, caller, number, refusal)
         more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         return (
             f"HTTP/1.1 {status} {responses[status]}\r\nServer: TornadoServer/{tornado.version}\r\nContent-Type: {kind}\r\n"

@@ -13,8 +13,8 @@ def rfc3339(seconds: float | None) -> str | None:
     """Unix seconds as RFC 3339 UTC with milliseconds; None stays None."""
     if seconds is None:
         return None
-    whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    return f"{_second(whole)}.{milliseconds:03d}Z"
+    milliseconds = round(seconds * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
 
 
 @lru_cache(maxsize=64)  # a request shows the same few seconds again and again, and strftime takes 3 us
@@ -23,7 +23,9 @@ def _second(whole: int) -> str:
 
 
 def progress_view(progress: Progress | None) -> dict[str, Any]:
-    p = progress or Progress()
+    if progress is None:
+        return dict(_NO_PROGRESS)
+    p = progress
     return {
         "percent": None if p.percent is None else round(p.percent, 2),
         "done": p.done,
@@ -33,6 +35,9 @@ def progress_view(progress: Progress | None) -> dict[str, Any]:
         "eta_seconds": None if p.eta_seconds is None else round(p.eta_seconds, 1),
         "message": p.message,
     }
+
+
+_NO_PROGRESS = progress_view(Progress())
 
 
 def task_view(
@@ -51,6 +56,7 @@ def task_view(
     flags = [
         name for name, on in (("stalled", task.stalled), ("backend_unreachable", unreachable), ("adopted", task.adopted)) if on
     ]
+    created_at = rfc3339(task.created_at)
     view: dict[str, Any] = {
         "uid": task.uid,
         "id": task.id,
@@ -62,10 +68,10 @@ def task_view(
         "labels": task.labels or {},
         "callback": None if task.callback is None else to_builtins(task.callback),
         "owner": {"uid": task.owner.uid, "gid": task.owner.gid, "pid": task.owner.pid},
-        "state": task.state.value,
+        "state": task.state._value_,
         "done": task.done,
         "revision": task.revision,
-        "mode": task.mode.value,
+        "mode": task.mode._value_,
         "progress": progress_view(task.progress),
         "error": None
         if task.error is None
@@ -74,9 +80,9 @@ def task_view(
         "size": task.size,
         "timeout": task.timeout,
         "poll_interval": task.poll_interval,
-        "created_at": rfc3339(task.created_at),
+        "created_at": created_at,
         "started_at": rfc3339(task.started_at),
-        "updated_at": rfc3339(task.updated_at or task.created_at),
+        "updated_at": rfc3339(task.updated_at) if task.updated_at else created_at,
         "finished_at": rfc3339(task.finished_at),
         "deadline_at": rfc3339(task.deadline_at),
         "last_polled_at": rfc3339(last_polled_at),

@@ -79,7 +79,8 @@ class Store:
         self._committed = committed
         self._fatal = fatal
         self._measures = measures or Measures()
-        self._operations: SimpleQueue[Operation | None] = SimpleQueue()
+        self._operations: SimpleQueue[list[Operation] | None] = SimpleQueue()
+        self._arrived: list[Operation] = []  # in this turn of the loop
         self._pending = 0
         self._gate = threading.Lock()  # so that nothing is queued behind the end
         self._closed = False
@@ -98,6 +99,7 @@ class Store:
         """What was queued is written, the WAL is taken into the store, both threads end."""
         with self._gate:
             self._closed = True
+            self._pass_on()
             self._operations.put(None)
         await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._reader.close)
@@ -121,13 +123,17 @@ class Store:
     def write(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None, new: bool = False) -> Awaitable[T]:
         """Event loop. Raises what `work` raises, StoreFull, OutcomeUnknown, Degraded, Draining."""
         answer: asyncio.Future[T] = self._loop.create_future()
-        self._queue(Operation(work, settle, answer, new))
+        self._expect()
+        if not self._arrived:
+            self._loop.call_soon(self._pass_on)
+        self._arrived.append(Operation(work, settle, answer, new))
         return answer
 
     def write_blocking(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None) -> T:
         """Like `write`, for worker threads."""
         answer: Future[T] = Future()
-        self._queue(Operation(work, settle, answer))
+        operation = Operation(work, settle, answer)
+        self._expect([operation])
         return answer.result()
 
     async def read(self, look: Callable[[Reading], T]) -> T:
@@ -197,16 +203,24 @@ class Store:
 
     # ---- writing
 
-    def _queue(self, operation: Operation) -> None:
+    def _expect(self, at_once: list[Operation] | None = None) -> None:
+        """Count one more operation, and queue it if it is given. Raises Draining once the store is closed."""
         with self._gate:
             if self._closed:
                 raise Draining("cannot write to the store: the daemon is stopping", retry_after=1.0)
             self._pending += 1
-            self._operations.put(operation)
+            if at_once is not None:
+                self._operations.put(at_once)
+
+    def _pass_on(self) -> None:
+        """What came in one turn of the loop goes to the writer as one: one commit, one change of threads."""
+        arrived, self._arrived = self._arrived, []
+        if arrived:
+            self._operations.put(arrived)
 
     def _work(self) -> None:
-        while (first := self._operations.get()) is not None:
-            group, ended = [first], False
+        while (group := self._operations.get()) is not None:
+            ended = False
             while len(group) < GROUP and not ended:
                 try:
                     following = self._operations.get_nowait()
@@ -215,7 +229,7 @@ class Store:
                 if following is None:
                     ended = True
                 else:
-                    group.append(following)
+                    group += following
             self._answer(group, self._commit(group))
             if ended:
                 return
