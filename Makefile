@@ -1,5 +1,5 @@
 # Two commands are all a newcomer needs: `make demo` (the main job) and `make test`.
-.PHONY: demo test setup-tests lint check-types tests bench bench-peers performance-page setup lock clean
+.PHONY: demo test setup-tests lint check-types tests bench bench-peers performance-page screenshots setup lock clean
 
 demo: setup            ## the main job, visibly: a real backup, a daemon killed in the middle, one callback
 	.venv/bin/python docs/demo.py
@@ -32,6 +32,9 @@ bench-peers: setup     ## Huey, RQ, Celery and Dramatiq beside this daemon, in a
 performance-page: setup ## docs/performance.md and its plots from the results of `make bench` and `make bench-peers`
 	@benchmarks/setup
 	.bench-venv/bin/python -m benchmarks.page
+
+screenshots: setup-tests ## docs/images: the dashboard in Chromium
+	.venv/bin/python docs/screenshots.py
 
 lock: setup            ## renew requirements.lock; needs uv on the PATH
 	uv pip compile pyproject.toml --extra test --extra keystone --universal --python-version 3.11 --generate-hashes \

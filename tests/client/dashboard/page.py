@@ -16,12 +16,13 @@ expect.set_options(timeout=WITHIN)
 
 
 class Dashboard:
-    """One open page. `close` says what the browser complained about, leaving out what `expected` words are in."""
+    """One open page. `close` fails with what the browser complained about, but for what has the word `expected` in it."""
 
     def __init__(self, browser: Browser, bridge: Bridge, **settings: Any) -> None:
         self._context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", **settings})
         self._context.set_default_timeout(WITHIN)
         self.page: Page = self._context.new_page()
+        self.expected: str | None = None
         self.complaints: list[str] = []
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
@@ -33,9 +34,9 @@ class Dashboard:
         if message.type in ("error", "warning", "assert"):
             self.complaints.append(f"{message.type}: {message.text} ({message.location})")
 
-    def close(self, expected: str = "") -> None:
+    def close(self) -> None:
         self._context.close()
-        complaints = [text for text in self.complaints if not expected or expected not in text]
+        complaints = [text for text in self.complaints if self.expected is None or self.expected not in text]
         assert not complaints, "\n".join(complaints)
 
     def go(self, view: str) -> None:

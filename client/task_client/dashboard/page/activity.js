@@ -27,7 +27,7 @@ export class Activity {
   }
 
   sample(zones) {
-    this.samples.push([Date.now() / 1000, Object.fromEntries(zones.map((zone) => [zone.zone, zone.latency_seconds]))]);
+    this.samples.push([Date.now() / 1000, Object.fromEntries(zones.map((zone) => [zone.zone, zone.failures ? null : zone.latency_seconds]))]);
     if (this.samples.length > SAMPLES) this.samples.shift();
     this.version += 1;
   }

@@ -15,7 +15,7 @@ const VIEWS = { tasks: "Tasks", zones: "Zones", callbacks: "Callbacks", activity
 
 const tasks = new Tasks(changed, trouble);
 const activity = new Activity();
-const page = { view: "tasks", uid: null, box: "dead", shown: null, zones: null, info: null, mail: null, dead: null, linked: true, why: "", trouble: "", busy: false };
+const page = { view: "tasks", uid: null, box: "dead", shown: null, zones: null, info: null, mail: null, dead: null, label: "", linked: true, why: "", trouble: "", busy: false };
 let drawing = false;
 let stale = false; // the task shown has moved
 
@@ -181,6 +181,7 @@ function close() {
 }
 
 function filter(change) {
+  if ("label" in change) page.label = change.label;
   Object.assign(tasks.filters, change);
   page.trouble = "";
   tasks.load();
@@ -232,8 +233,9 @@ function Filters() {
     <${Choice} id="f-state" name="State" value=${filters.state} choices=${[["", "All"], ["live", "Live"], ["ended", "Ended"], ...same(STATES)]} onChange=${(state) => filter({ state })} />
     <${Choice} id="f-zone" name="Zone" value=${filters.zone} choices=${[["", "All"], ...same((page.zones || []).map((zone) => zone.zone))]} onChange=${(zone) => filter({ zone })} />
     <${Choice} id="f-action" name="Action" value=${filters.action} choices=${[["", "All"], ...same(actions)]} onChange=${(action) => filter({ action })} />
-    <label for="f-label"><span>Label</span><input id="f-label" placeholder="name:value" value=${filters.label} autocomplete="off" spellcheck="false"
-      onChange=${(event) => /^$|^[^:=]+[:=]/.test(event.target.value) ? filter({ label: event.target.value }) : trouble(new Error("A label is name:value."))} /></label>
+    <label for="f-label"><span>Label</span><input id="f-label" placeholder="name:value" value=${page.label} autocomplete="off" spellcheck="false"
+      onInput=${(event) => { page.label = event.target.value; }}
+      onChange=${() => /^$|^[^:=]+[:=]/.test(page.label) ? filter({ label: page.label }) : trouble(new Error("Cannot filter by this label: it is written name:value."))} /></label>
     <button type="button" disabled=${!any} onClick=${() => filter({ state: "", zone: "", action: "", label: "", text: "" })}>Clear</button>
   </form>`;
 }

@@ -5,7 +5,7 @@ import { ENDS, kind } from "./format.js";
 const PAGE = 500;
 const MOST = 10_000; // tasks held at once; filters reach the others
 const ONE_BY_ONE = 8; // more unknown tasks than this are fetched with the first page
-const LOOK_AGAIN = 2000; // milliseconds between two looks at a visible live task, whose progress is no event
+const LOOK_AGAIN = 2000; // milliseconds between two looks at a visible live task: what this costs follows what is seen, not what there is
 
 const MOVES = { launching: "queued", running: "running", cancelling: "cancelling" };
 
