@@ -291,6 +291,7 @@ def peers_part(peers: Sequence[Result]) -> list[str]:
     ]
     for found in peers:
         parts += [f"### {found['what'][0].upper()}{found['what'][1:]}", plot_link(found), peers_table(found), better_peers(found)]
+        parts += [f"{name} could not be measured: {reason}" for name, reason in found.get("failed", {}).items()]
     return parts
 
 

@@ -8,32 +8,37 @@ operations that end at once. Systems take turns within each round. Results go to
 
 import argparse
 import json
+import math
 import signal
 import statistics
 import sys
 import tempfile
 import time
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.daemon import Daemon, config
+from benchmarks.harness.filling import fill, zones_table
 from benchmarks.harness.load import load
 from benchmarks.harness.machine import Others, facts
 from benchmarks.harness.process import memory_of_family
 from benchmarks.harness.receiver import Arrivals, Receiver
 from benchmarks.harness.row import RESULTS, number
-from benchmarks.peers.operation import LOOK
+from benchmarks.harness.watching import calls_of_tasks, told_tasks
+from benchmarks.peers.operation import looks
 from benchmarks.peers.registering import registering
 from benchmarks.peers.system import NAMES, NEEDS_REDIS, PEERS_PYTHON, STORES, finished, redis_program, system, versions
 
 Found = dict[str, float]
 OURS = "task_daemon"
 BATCH = 100
-ZONES = 1000  # of this daemon in w2: each answers for one operation at a time
+ZONES = 10  # of this daemon in w2, asked about one operation at a time
 INTERVAL = 10.0
+LASTS = 0.002  # seconds of one look
+GRACE = 0.5  # seconds in which a look may be late at the end
+EARLY = 0.005  # seconds; the daemon tells milliseconds
 
 
 class Work:
@@ -97,7 +102,7 @@ def main() -> None:
         parser.error(f"cannot measure {', '.join(sorted(wrong))}: there are {', '.join(works)}")
     if not PEERS_PYTHON.exists():
         parser.error("cannot measure peers: run `make bench-peers`, which installs them")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves the `with` blocks, as Ctrl-C does
     names = [name for name in options.systems.split(",") if name not in NEEDS_REDIS or redis_program()]
     for name in options.works or works:
         work, measure = works[name]
@@ -119,6 +124,7 @@ def run(
     """The result of one kind of work, as it is written."""
     planned = rounds or (1 if quick else work.rounds)
     values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    failed: dict[str, str] = {}
     others_of: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(prefix="tdb-", dir=directory) as scratch:
         machine, others, began = facts(Path(scratch)), Others(), time.monotonic()
@@ -126,8 +132,12 @@ def run(
             for name in names:
                 print(f"{work.name} {NAMES[name]}, round {turn + 1} of {planned}", file=sys.stderr, flush=True)
                 meanwhile = Others()
-                for figure, value in measure(name, Path(scratch), quick).items():
-                    values[name].setdefault(figure, []).append(value)
+                try:
+                    for figure, value in measure(name, Path(scratch), quick).items():
+                        values[name].setdefault(figure, []).append(value)
+                except SystemExit as failure:  # the others can still be measured
+                    failed[name] = str(failure)
+                    print(failure, file=sys.stderr)
                 others_of[name].append(meanwhile.cores())
         cores = others.cores()
     return {
@@ -150,7 +160,9 @@ def run(
                 "values": {figure: [float(f"{each:.4g}") for each in found] for figure, found in values[name].items()},
             }
             for name in names
+            if values[name]
         ],
+        "failed": {NAMES[name]: reason for name, reason in failed.items()},
     }
 
 
@@ -189,55 +201,53 @@ def w1(name: str, scratch: Path, quick: bool) -> Found:
 
 def w2(name: str, scratch: Path, quick: bool) -> Found:
     count, lasting = (1000, 12.0) if quick else (10_000, 30.0)
-    with system(name, scratch / "x", interval=INTERVAL) as peer:
+    with system(name, scratch / "x", interval=INTERVAL, lasts=LASTS) as peer:
         if name == OURS:
             return watched_by_us(peer.home, count, lasting)
         peer.start_workers()
-        at = time.monotonic() + 4.0 + count / 1000  # by then all are registered and the workers have started
+        at = time.monotonic() + 5.0 + count / 600  # by then all are registered and the workers have started
         finished([peer.client(0, at, count, "due")], 120)
         late_start = time.monotonic() - at
         if late_start > 0:
             raise SystemExit(f"cannot measure {name}: registering took {late_start:.1f} s too long")
         time.sleep(max(0.0, at - time.monotonic()))
         cpu = peer.cpu()
-        time.sleep(lasting + 0.5)
+        time.sleep(lasting + GRACE)
         cpu = peer.cpu() - cpu
         rss, pss = peer.memory()
         due = [at + n / count * INTERVAL for n in range(count)]
-        return lateness(peer.home / "looks", due, at, lasting, cpu) | {"rss": rss / 2**20, "pss": pss / 2**20}
+        return lateness(looks(peer.home / "looks"), due, at, lasting, cpu) | {"rss": rss / 2**20, "pss": pss / 2**20}
 
 
 def watched_by_us(home: Path, count: int, lasting: float) -> Found:
-    """Zones beat on a grid of monotonic time whose place comes from their name; that is when looks are due."""
-    zones = [f"z{n}" for n in range(ZONES)]
-    text = config(*(f'\n[zones.{zone}]\nbackend = "one_by_one"\n' for zone in zones), poll_interval=INTERVAL)
-    text = text.replace("[daemon]\n", "[daemon]\nworkers = 8\n")
-    entry = ("benchmarks.harness.one_by_one", str(home / "looks"), "0.002")
-    with Daemon(home, text, entry=entry) as daemon:
-        daemon.fill(count, lambda n: {"id": f"op-{n}", "action": "simulated", "zone": zones[n % ZONES]})
-        time.sleep(4.0)  # each has been looked at for the first time
-        at = time.monotonic()
-        cpu = daemon.cpu()
-        time.sleep(lasting + 0.5)
+    """As in P6: looks are due when the daemon has said they are."""
+    fill(home / "w", count, ZONES)
+    settings = f"answer_after = {LASTS}\none_by_one = true\nlog_calls = true"
+    with Daemon(home, config(zones_table(ZONES, settings), poll_interval=INTERVAL)) as daemon:
+        daemon.until("all were taken in", lambda status: not status["loading"])
+        time.sleep(INTERVAL)  # all of them were overdue
+        told = told_tasks(daemon)
+        cpu, at = daemon.cpu(), time.time()
+        time.sleep(lasting + GRACE)
         cpu = daemon.cpu() - cpu
         rss, pss = memory_of_family(daemon.pid)
-        due = []
-        for n in range(count):
-            phase = zlib.crc32(zones[n % ZONES].encode()) / 2**32 * INTERVAL
-            due.append(phase + ((at - phase) // INTERVAL + 1) * INTERVAL)
         daemon.stop()
-    return lateness(home / "looks", due, at, lasting, cpu) | {"rss": rss / 2**20, "pss": pss / 2**20}
+        calls = calls_of_tasks(daemon, ZONES)
+    due = [first + max(0.0, math.ceil((at - first) / INTERVAL) * INTERVAL) for first in told.values()]
+    looks = [(number, when) for number, uid in enumerate(told) for when in calls.get(uid, [])]
+    return lateness(looks, due, at, lasting, cpu) | {"rss": rss / 2**20, "pss": pss / 2**20}
 
 
-def lateness(path: Path, due: list[float], at: float, lasting: float, cpu: float) -> Found:
-    """Each operation's first look after `at` belongs to `due`, the next one to an interval later, and so on."""
-    made: dict[int, int] = {}
+def lateness(looks: Sequence[tuple[int, float]], due: Sequence[float], at: float, lasting: float, cpu: float) -> Found:
+    """Each operation's first look belongs to its point in `due`, the next one to an interval later, and so on: who looks ten
+    seconds after the last look falls behind. Looks count from `at` on, for as many seconds as it lasts."""
+    made = [0] * len(due)
     late = []
-    for operation, when in sorted(LOOK.iter_unpack(path.read_bytes()), key=lambda look: look[1]):
-        if at <= when < at + lasting + 0.5:
-            late.append(when - due[operation] - made.get(operation, 0) * INTERVAL)
-            made[operation] = made.get(operation, 0) + 1
-    wanted = sum(int((at + lasting - first) // INTERVAL) + 1 for first in due)
+    for operation, when in sorted(looks, key=lambda look: look[1]):
+        if max(at, due[operation] - EARLY) <= when < at + lasting + GRACE:
+            late.append(when - due[operation] - made[operation] * INTERVAL)
+            made[operation] += 1
+    wanted = sum(math.ceil((at + lasting - first) / INTERVAL) for first in due)
     late.sort()
     count = max(1, len(late))
     return {

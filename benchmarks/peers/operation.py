@@ -46,6 +46,6 @@ def record(number: int) -> None:
     os.write(_file, LOOK.pack(number, time.monotonic()))
 
 
-def looks(path: Path = LOOKS) -> list[tuple[int, float]]:
+def looks(path: Path) -> list[tuple[int, float]]:
     """What was recorded."""
     return list(LOOK.iter_unpack(path.read_bytes())) if path.exists() else []
