@@ -89,6 +89,7 @@ def test_ends_and_callbacks_go_on_and_new_work_is_refused_while_the_disk_is_full
         assert (small_disk / NAME).stat().st_blocks * 512 >= SIZE
         drafts = [{"id": f"soon-{n}", "action": "backup", "zone": "sim", "callback": receiver.url} for n in range(50)]
         soon = {task.uid for task in client.register_many(drafts)}
+        before = client.register("long-before", "backup", "sim")
         filler = fill(small_disk)
         error = until_refused(client)
         assert (error.status, error.code) == (507, "store-full")
@@ -101,6 +102,7 @@ def test_ends_and_callbacks_go_on_and_new_work_is_refused_while_the_disk_is_full
         again = refused(client, "meanwhile")
         assert again is not None
         assert again.code == "store-full"
+        assert client.register("long-before", "backup", "sim").uid == before.uid, "what is on disk is answered for"
 
         filler.unlink()
         eventually("it is ready again by itself", client.readyz)

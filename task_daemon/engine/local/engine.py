@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from task_daemon.core.errors import Draining, Refusal
+from task_daemon.core.errors import Draining, Refusal, StoreFull
 from task_daemon.core.measures import Measures
 from task_daemon.core.model import Change, Delivery, Event, Query, Task
 from task_daemon.core.ports import Added, Backlog, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
@@ -30,6 +30,7 @@ from task_daemon.engine.local.keeper import Keeper
 from task_daemon.engine.local.ledger import Ledger
 from task_daemon.engine.local.rounds import Rounds
 from task_daemon.engine.local.store import Store
+from task_daemon.engine.local.tables import Tables
 from task_daemon.engine.outbox import Outbox
 
 log = logging.getLogger("task_daemon.engine")
@@ -129,7 +130,15 @@ class LocalEngine:
     # ---- tasks
 
     async def add(self, new: Sequence[NewTask]) -> list[Added]:
-        answers, _ = await self.store.write(lambda tables: tables.add(new, self._live.get), self._ledger.settle_added, new=True)
+        def work(tables: Tables) -> tuple[list[Added], list[Event]]:
+            return tables.add(new, self._live.get)
+
+        try:
+            answers, _ = await self.store.write(work, self._ledger.settle_added, new=True)
+        except StoreFull:  # who repeats a registration is answered all the same: it is on disk
+            if await self.known(new) < len(new):
+                raise
+            answers, _ = await self.store.write(work, self._ledger.settle_added)
         return answers
 
     async def known(self, new: Sequence[NewTask]) -> int:
