@@ -1,0 +1,65 @@
+"""P12: starting with 100,000 live tasks that are overdue, and with 1,000,000."""
+
+from pathlib import Path
+
+from benchmarks.harness.daemon import Daemon, config
+from benchmarks.harness.filling import fill, zone_name, zones_table
+from benchmarks.harness.row import Bench, Figure, Row, at_most, main
+
+TASKS, MANY = 100_000, 1_000_000
+ZONES, MANY_ZONES = 100, 1000
+INTERVAL = 10.0
+MIB = 2**20
+
+ROW = Row(
+    "P12",
+    "start with 100,000 overdue live tasks",
+    [
+        Figure("ready", "requests are answered", "s", at_most(0.5)),
+        Figure("first", "first poll", "s", at_most(0.5)),
+        Figure("loaded", "all are scheduled", "s", at_most(2)),
+        Figure("polled", "all were polled once", "s", at_most(12)),
+        Figure("memory", "RSS at its highest", "MiB", at_most(200)),
+        Figure("first_of_many", "first poll, 1,000,000 tasks", "s", at_most(2)),
+    ],
+    rounds=1,
+    note="seconds since the process was started; a poll counts when the backend is called for tasks",
+)
+
+
+def measure(bench: Bench) -> None:
+    for turn in bench.rounds():
+        few = Start(bench, f"few{turn}", bench.count(TASKS), ZONES)
+        many = Start(bench, f"many{turn}", bench.count(MANY), MANY_ZONES, to_the_end=False)
+        bench.note(
+            ready=few.ready,
+            first=few.first,
+            loaded=few.loaded,
+            polled=few.polled,
+            memory=few.memory / MIB,
+            first_of_many=many.first,
+        )
+
+
+class Start:
+    """What was seen of one start. `to_the_end`: until all tasks were polled."""
+
+    def __init__(self, bench: Bench, name: str, tasks: int, zones: int, to_the_end: bool = True) -> None:
+        home = bench.home(name)
+        fill(home / "w", tasks, zones)
+        answer = "log_calls = true"
+        with Daemon(home, config(zones_table(zones, answer), poll_interval=INTERVAL), wait=False) as daemon:
+            logs = [Path(daemon.workspace, "zones", zone_name(number), "calls.log") for number in range(zones)]
+            self.ready = daemon.await_ready()
+            self.first = daemon.await_that("a zone was polled", lambda: any(log.exists() for log in logs))
+            if not to_the_end:
+                daemon.kill()
+                return
+            self.loaded = daemon.until("all were taken in", lambda status: not status["loading"])
+            self.polled = daemon.await_that("all were polled", lambda: all(log.exists() for log in logs))
+            self.memory = daemon.peak_rss()
+            daemon.stop()
+
+
+if __name__ == "__main__":
+    main(ROW, measure)
