@@ -53,6 +53,7 @@ FEATURES = (
     "explain",
     "idempotency-key",
     "metrics",
+    "openapi",
     "prefer-wait",
     "resolve",
     "run",

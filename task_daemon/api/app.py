@@ -2,7 +2,7 @@
 
 from tornado.web import Application
 
-from task_daemon.api import callbacks, events, hot, legacy, metrics, support, system, tasks, zones
+from task_daemon.api import callbacks, events, hot, legacy, metrics, openapi, support, system, tasks, zones
 from task_daemon.api.access import Access, Level
 from task_daemon.api.access_log import log_request
 from task_daemon.api.base import Unknown
@@ -39,6 +39,7 @@ ROUTES = (
     ("/v1/zones/([^/]+)/resume",        {"POST": ADMIN},                zones.Resume),
     ("/v1/actions",                     {"GET": READ},                  zones.Actions),
     ("/v1/info",                        {"GET": READ},                  system.Info),
+    ("/v1/openapi.json",                {"GET": READ},                  openapi.OpenApi),
     ("/healthz",                        {"GET": OPEN},                  system.Health),
     ("/readyz",                         {"GET": OPEN},                  system.Ready),
     ("/metrics",                        {"GET": OPEN},                  metrics.Metrics),
@@ -67,5 +68,6 @@ def make_app(manager: TaskManager, daemon: Daemon, access: Access, streams: Stre
         default_handler_args={"levels": {}},
         log_function=log_request,
         api=api,
+        routes=ROUTES,
         hot=hot.Hot(api, HOT),
     )

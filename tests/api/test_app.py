@@ -30,6 +30,7 @@ CONTRACT = {
     "POST /v1/zones/*/resume": "admin",
     "GET /v1/actions": "read",
     "GET /v1/info": "read",
+    "GET /v1/openapi.json": "read",
     "GET /healthz": "open",
     "GET /readyz": "open",
     "GET /metrics": "open",
