@@ -1,5 +1,5 @@
 # Two commands are all a newcomer needs: `make demo` (the main job) and `make test`.
-.PHONY: demo test setup-tests lint check-types tests bench bench-peers performance-page screenshots setup lock clean
+.PHONY: demo test setup-tests lint check-types tests bench bench-peers performance-page screenshots site setup lock clean
 
 demo: setup            ## the main job, visibly: a real backup, a daemon killed in the middle, one callback
 	.venv/bin/python docs/demo.py
@@ -36,11 +36,14 @@ performance-page: setup ## docs/performance.md and its plots from the results of
 screenshots: setup-tests ## docs/images: the dashboard in Chromium
 	.venv/bin/python docs/screenshots.py
 
+site: setup            ## the documentation as a site, in site/
+	.venv/bin/mkdocs build --strict --config-file docs/mkdocs/mkdocs.yml
+
 lock: setup            ## renew requirements.lock; needs uv on the PATH
-	uv pip compile pyproject.toml --extra test --extra keystone --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra test --extra docs --extra keystone --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
 	uv pip compile benchmarks/requirements.in --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o benchmarks/requirements.txt
 
 clean:
-	rm -rf .venv .bench-venv .keystone-venv .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf .venv site .bench-venv .keystone-venv .mypy_cache .ruff_cache .pytest_cache dist build

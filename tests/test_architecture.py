@@ -180,7 +180,7 @@ def test_the_lock_file_holds_no_address() -> None:
 def test_every_dependency_is_locked_with_hashes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["test"], *extras["keystone"]]
+    wanted = [*project["dependencies"], *extras["test"], *extras["docs"], *extras["keystone"]]
     lock = (ROOT / "requirements.lock").read_text()
 
     for dependency in wanted:
