@@ -49,11 +49,11 @@ class Caller:
         target = path + ("?" + urlencode([(name, _text(value)) for name, value in query]) if query else "")
         sent, data = _encode(headers, body)
         harmless = method == "GET" if repeatable is None else repeatable
-        outage = _Outage(self.timeout if survive is None else survive, patient=survive is not None)
+        outage = Outage(self.timeout if survive is None else survive, patient=survive is not None)
         while True:
             try:
                 answer = self.transport.request(method, target, sent, data, timeout=self.timeout + hold)
-                refusal = _refusal(answer)
+                refusal = refusal_of(answer)
                 if refusal is None:
                     outage.over()
                     return answer
@@ -63,7 +63,7 @@ class Caller:
             self._sleep(pause)
 
 
-class _Outage:
+class Outage:
     """What has gone wrong so far in one call, and whether to try again. `seconds` may be infinite."""
 
     def __init__(self, seconds: float, patient: bool) -> None:
@@ -123,7 +123,7 @@ def _text(value: Any) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-def _refusal(answer: Answer) -> RequestRefused | None:
+def refusal_of(answer: Answer) -> RequestRefused | None:
     if 200 <= answer.status < 300 or answer.status == 304:
         return None
     try:

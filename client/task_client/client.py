@@ -39,6 +39,7 @@ class Client:
 
             transport = RequestsTransport(unix_socket or default_socket())
         self.unix_socket = transport.unix_socket
+        self._sleep = sleep
         self._caller = Caller(transport, timeout, sleep)
 
     def close(self) -> None:
@@ -182,10 +183,17 @@ class Client:
         """The number of the last event there is; `events(after=...)` goes on from it."""
         return int(self._object("GET", "/v1/tasks", query=[("page_size", 1)]).get("cursor") or 0)
 
-    def events(self, uid: str | None = None, after: int = 0, follow: bool = False) -> Iterator[Event]:
-        """Events in their order, of one task or of all, from `after` on. `follow` waits for more, for ever."""
+    def events(self, uid: str | None = None, after: int = 0, follow: bool = False, progress: bool = False) -> Iterator[Event]:
+        """Events in their order, of one task or of all, from `after` on. `follow` waits for more, for ever, across restarts of
+        the daemon and without a gap; RequestRefused `cursor-expired` says when that cannot be. With `progress` (which follows,
+        over a connection of its own) there are also events of type `progress`, without a `seq`: how far live tasks are.
+        """
         hold, survive = (waiting.LONGEST_HOLD, waiting.FOR_EVER) if follow else (0.0, None)
         path = "/v1/events" if uid is None else _task(uid, "/events")
+        if progress:
+            from task_client import stream
+
+            yield from stream.follow(self.unix_socket, f"{path}?progress=true", after, self._sleep)
         while True:
             found, after = self._page(after, hold, survive, path)
             yield from found
