@@ -303,7 +303,8 @@ class LocalEngine:
             workers = self._rounds.workers
             hung = sum(1 for zone in workers.busy() if zone in besides)
             under_way = workers.unfinished() - hung if hung < self._worker_count else 0
-            waiting = self._rounds.expiring or self._beside or self._keeper.loading or self._ledger.has_news
+            starting = self._loading is not None and not self._loading.done()
+            waiting = self._rounds.expiring or self._beside or starting or self._ledger.has_news
             if not (under_way or waiting or self._courier.busy or self.store.busy):
                 return
             await self._stirred.wait()

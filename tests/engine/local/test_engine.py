@@ -18,6 +18,7 @@ from task_daemon.core.errors import OutcomeUnknown
 from task_daemon.core.model import Query, State
 from task_daemon.core.ports import Again, Beat, NewTask
 from task_daemon.engine.local.engine import LocalEngine
+from task_daemon.engine.local.keeper import Keeper
 from tests.contract.engine_case import Case, a_delivery, a_task, finished, progress, running
 from tests.waiting import PATIENCE, eventually
 
@@ -175,6 +176,30 @@ async def test_revision_is_above_everything_shown_when_the_stops_were_unclean(ca
     clean = case.engine.get(task.uid)
     await case.reopen()
     assert clean == case.engine.get(task.uid)
+
+
+async def test_engine_is_not_idle_while_the_revisions_that_were_skipped_are_being_saved(
+    case: Case, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then memory is ahead of the disk, and nothing is dirty any more."""
+    await case.open()
+    await case.register(a_task())
+    crash(case, eventually)
+    asked, go_on, save = asyncio.Event(), asyncio.Event(), Keeper.save
+
+    async def slow(keeper: Keeper, chunk: int) -> None:
+        asked.set()
+        await go_on.wait()
+        await save(keeper, chunk)
+
+    monkeypatch.setattr(Keeper, "save", slow)
+    await case.engine.open(case.intervals, case.handlers)
+    await asked.wait()
+    idle = asyncio.ensure_future(case.engine.idle())
+    await asyncio.wait({idle}, timeout=0.3)
+    assert not idle.done()
+    go_on.set()
+    await idle
 
 
 async def test_progress_is_on_disk_after_a_minute_when_nothing_else_happened(case: Case, eventually: Eventually) -> None:
