@@ -6,7 +6,7 @@ from benchmarks.harness.row import Bench, Figure, Row, at_most, main
 from benchmarks.harness.watching import watch
 
 FEW, MANY = 20_000, 100_000
-ZONES = 20
+IN_A_ZONE = 1000
 INTERVAL = 5.0
 
 ROW = Row(
@@ -30,8 +30,9 @@ def measure(bench: Bench) -> None:
 
 def rss(bench: Bench, name: str, tasks: int) -> int:
     home = bench.home(name)
-    fill(home / "w", tasks, ZONES)
-    with Daemon(home, config(zones_table(ZONES), poll_interval=INTERVAL)) as daemon:
+    zones = max(1, tasks // IN_A_ZONE)
+    fill(home / "w", tasks, zones)
+    with Daemon(home, config(zones_table(zones), poll_interval=INTERVAL)) as daemon:
         daemon.until("all were taken in", lambda status: not status["loading"])
         watch(daemon, INTERVAL + 1)
         found = daemon.rss()
