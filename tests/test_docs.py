@@ -205,6 +205,12 @@ def test_every_page_is_in_the_index() -> None:
     assert [name for name in PAGES if name != "README.md" and f"({name}" not in PAGES["README.md"]] == []
 
 
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = (ROOT / "docs" / "mkdocs" / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+
+    assert [name for name in PAGES if f": {name}\n" not in navigation] == [], "docs/mkdocs/mkdocs.yml, nav"
+
+
 # --------------------------------------------------------------------------- examples
 
 

@@ -245,7 +245,7 @@ def test_activity_is_drawn_and_told_in_words(dashboard: Dashboard, client: Clien
     eventually("the words tell it", lambda: " 0 registered" not in (chart.get_attribute("aria-label") or " 0 registered"))
 
 
-@pytest.mark.parametrize("look", [{}, DARK, PHONE, {**PHONE, **DARK}], ids=["light", "dark", "phone", "dark phone"])
+@pytest.mark.parametrize("look", [{}, {**PHONE, **DARK}], ids=["light and wide", "dark and narrow"])
 def test_nothing_shuts_anybody_out(opened: Opened, client: Client, look: dict[str, object]) -> None:
     with Receiver(then=500) as receiver:
         task = client.register(f"full-axe-{len(look)}", "clone", "vm1", callback=receiver.url, params={"fail_at": 10})

@@ -18,6 +18,7 @@ const activity = new Activity();
 const page = { view: "tasks", uid: null, box: "dead", shown: null, zones: null, info: null, mail: null, dead: null, label: "", linked: true, why: "", trouble: "", busy: false };
 let drawing = false;
 let stale = false; // the task shown has moved
+let focus = () => null; // what is to have the focus as soon as it is drawn
 
 function changed() {
   if (drawing) return;
@@ -25,6 +26,11 @@ function changed() {
   requestAnimationFrame(() => {
     drawing = false;
     render(html`<${Page} />`, document.getElementById("page"));
+    const found = focus();
+    if (found) {
+      focus = () => null;
+      found.focus();
+    }
   });
 }
 
@@ -163,7 +169,10 @@ function route() {
   page.trouble = "";
   if (page.uid !== before) {
     page.shown = page.uid ? { uid: page.uid, task: null } : null;
-    if (page.uid) showTask().then(() => setTimeout(() => document.getElementById("task-name")?.focus()));
+    if (page.uid) {
+      focus = () => (page.shown?.task || page.shown?.error) && document.getElementById("task-name");
+      showTask();
+    }
   }
   if (page.view === "callbacks") {
     page.box = mailbox.BOXES.includes(rest) ? rest : "dead";
@@ -177,7 +186,7 @@ function route() {
 function close() {
   const uid = page.uid;
   location.hash = "#/tasks";
-  setTimeout(() => (document.querySelector(`a[data-uid="${uid}"]`) || document.querySelector("table.tasks a"))?.focus(), 50);
+  focus = () => !page.uid && (document.querySelector(`a[data-uid="${uid}"]`) || document.querySelector("table.tasks a"));
 }
 
 function filter(change) {
