@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from task_client.legacy import stop_deamon_process as stop_deamon_process
     from task_client.over_httplib2 import Httplib2Transport as Httplib2Transport
     from task_client.over_requests import RequestsTransport as RequestsTransport
+    from task_client.over_socket import SocketTransport as SocketTransport
     from task_client.transport import Transport as Transport
     from task_client.types import Callback as Callback
     from task_client.types import Event as Event
@@ -64,6 +65,7 @@ _ROOMS = {
     ),
     "over_httplib2": ("Httplib2Transport",),
     "over_requests": ("RequestsTransport",),
+    "over_socket": ("SocketTransport",),
     "transport": ("Transport",),
     "types": ("Callback", "Event", "Progress", "Task", "TaskError"),
 }

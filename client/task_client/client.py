@@ -35,9 +35,9 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if transport is None:
-            from task_client.over_requests import RequestsTransport
+            from task_client.over_socket import SocketTransport
 
-            transport = RequestsTransport(unix_socket or default_socket())
+            transport = SocketTransport(unix_socket or default_socket())
         self.unix_socket = transport.unix_socket
         self._sleep = sleep
         self._caller = Caller(transport, timeout, sleep)

@@ -13,7 +13,7 @@ from task_client.client import Client
 from task_client.daemon import init_daemon_process, is_service_on, stop_daemon_process
 from task_client.errors import ClientError, RequestRefused, ServerError
 from task_client.over_httplib2 import HttpUnixConnection
-from task_client.over_requests import RequestsTransport
+from task_client.over_socket import SocketTransport
 from task_client.paths import default_socket
 from task_client.transport import Transport
 from task_client.types import Task
@@ -69,7 +69,7 @@ class HttpUnixDomainSocketClient:
 
     def transport(self, socket_path: str) -> Transport:
         with self._lock:
-            return self._transports.setdefault(socket_path, RequestsTransport(socket_path))
+            return self._transports.setdefault(socket_path, SocketTransport(socket_path))
 
 
 _default: HttpUnixDomainSocketClient | None = None

@@ -1,4 +1,4 @@
-"""The second transport: httplib2, quicker to import than requests, hence the one of `taskctl`.
+"""A transport over httplib2, for callers who have it anyway; also what old callers' own httplib2 code needs.
 
 Importing this module teaches httplib2 the scheme `http+unix` for the whole process. Plain `httplib2.Http` writes the
 authority of a URL in lower case and refuses more than 63 characters without a dot (it treats it as a host name), so only

@@ -1,4 +1,4 @@
-"""The default transport: requests with the Unix-socket adapter, its traps removed.
+"""A transport over requests with the Unix-socket adapter, its traps removed, for callers who want its hooks and sessions.
 
 The stock adapter keeps a pool for each URL (six URLs leave six idle connections), waits for ever unless told otherwise,
 and reports a missing socket as if the answer had been lost (measured with requests-unixsocket 0.4.1, requests 2.34).

@@ -5,6 +5,7 @@ import pytest
 from task_client.client import Client
 from task_client.over_httplib2 import Httplib2Transport
 from task_client.over_requests import RequestsTransport
+from task_client.over_socket import SocketTransport
 from task_client.transport import Transport
 from tests.client.scripted import ScriptedServer
 
@@ -16,7 +17,7 @@ def server(socket_path: str) -> Iterator[ScriptedServer]:
     running.stop()
 
 
-@pytest.fixture(params=[RequestsTransport, Httplib2Transport])
+@pytest.fixture(params=[SocketTransport, RequestsTransport, Httplib2Transport])
 def transport(request: pytest.FixtureRequest, socket_path: str) -> Iterator[Transport]:
     made: Transport = request.param(socket_path)
     yield made
