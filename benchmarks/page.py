@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.__main__ import names
 from benchmarks.harness.row import QUIET, RESULTS, Row, bound, number, ratio_of
+from benchmarks.peers.system import NAMES
 
 Result = dict[str, Any]
 
@@ -284,7 +285,7 @@ def peers_part(peers: Sequence[Result]) -> list[str]:
         "raises `RetryTask`; all call back with `requests.post`. Redis flushes every command before it answers "
         "(AOF always), as a promise to "
         "remember needs. "
-        + ", ".join(f"{name.capitalize()} {version}" for name, version in peers[0]["versions"].items())
+        + ", ".join(f"{NAMES.get(name, name.capitalize())} {version}" for name, version in peers[0]["versions"].items())
         + ". Workers: 4 processes of Celery, 4 SimpleWorkers of RQ (its forking worker takes several times "
         "the CPU), 2 processes with 8 "
         "threads of Dramatiq, 4 threads of Huey.",
