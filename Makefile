@@ -20,7 +20,7 @@ check-types:
 	.venv/bin/mypy
 
 tests:
-	.venv/bin/pytest -q -n 2 --dist loadgroup
+	.venv/bin/pytest -q -n 2
 
 bench: setup           ## every row of the table, at most 20 minutes; one row: .venv/bin/python -m benchmarks p01
 	.venv/bin/python -m benchmarks

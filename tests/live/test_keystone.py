@@ -18,8 +18,7 @@ from tests.conftest import missing
 from tests.live.keystone_server import REGION, CannotInstall, Keystone
 from tests.receivers import RegionServer
 
-# The first run installs Keystone. One server is enough: all tests on one worker of pytest-xdist.
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600), pytest.mark.xdist_group("keystone")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]  # the first run installs Keystone; each worker starts its own
 
 NOW = 1_800_000_000.0
 USER, PASSWORD, TENANT = "region", "the region's pa55word", "service"
