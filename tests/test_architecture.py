@@ -33,7 +33,7 @@ ONLY_IN = {
     "prometheus_client": {"api/metrics.py"},
     "keystoneauth1": {"callbacks/keystone.py"},
     "qemu": {"backends/storage/"},
-    "socket": {"api/", "backends/", "callbacks/", "main.py", "serve.py", "notify_systemd.py"},
+    "socket": {"api/", "backends/", "callbacks/", "logs.py", "main.py", "serve.py", "notify_systemd.py"},
 }
 """Outside modules that only some places may use."""
 

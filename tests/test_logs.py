@@ -3,8 +3,17 @@
 import io
 import json
 import logging
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
-from task_daemon.logs import RECENT_LENGTH, RECENT_LINES, JsonFormatter, Recent, TextFormatter, recent, set_up
+import pytest
+
+from task_daemon import logs
+from task_daemon.logs import RECENT_LENGTH, RECENT_LINES, Journal, JsonFormatter, Recent, TextFormatter, recent, set_up
 
 
 def record(**extra: object) -> logging.LogRecord:
@@ -70,3 +79,93 @@ def test_set_up_logs_to_recent_too() -> None:
         ours.setLevel(own)
 
     assert recent.lines()[-1].endswith(" info api: kept in memory")
+
+
+class Kept(logging.Handler):
+    """What went the other way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def journald(short_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(short_path / "journal"))
+        listening.settimeout(10)
+        yield listening
+
+
+def entry(datagram: bytes) -> dict[str, str]:
+    """The fields, as systemd's JOURNAL_NATIVE_PROTOCOL has them."""
+    found = {}
+    while datagram:
+        name, mark, rest = min((datagram.partition(mark) for mark in (b"=", b"\n")), key=lambda parts: len(parts[0]))
+        if mark == b"=":
+            value, _, datagram = rest.partition(b"\n")
+        else:
+            (size,) = struct.unpack("<Q", rest[:8])
+            value, datagram = rest[8 : 8 + size], rest[8 + size + 1 :]
+        found[name.decode()] = value.decode()
+    return found
+
+
+def test_the_journal_gets_the_task_as_fields(journald: socket.socket) -> None:
+    other = Kept()
+    with closing(Journal(other, journald.getsockname())) as journal:
+        journal.handle(record(uid="u-1", zone="vm1", action="backup"))
+
+    assert entry(journald.recv(65536)) == {
+        "MESSAGE": "tracking: cannot poll zone vm1",
+        "PRIORITY": "4",
+        "SYSLOG_IDENTIFIER": "task-daemon",
+        "TASK_DAEMON_ROOM": "tracking",
+        "TASK_UID": "u-1",
+        "TASK_ZONE": "vm1",
+        "TASK_ACTION": "backup",
+    }
+    assert other.records == []
+
+
+def test_a_message_of_several_lines_cannot_forge_a_field(journald: socket.socket) -> None:
+    forged = logging.makeLogRecord({"name": "task_daemon.api", "levelno": logging.INFO, "msg": "one\nPRIORITY=0\ntwo"})
+    with closing(Journal(Kept(), journald.getsockname())) as journal:
+        journal.handle(forged)
+    found = entry(journald.recv(65536))
+
+    assert (found["MESSAGE"], found["PRIORITY"]) == ("api: one\nPRIORITY=0\ntwo", "6")
+
+
+def test_what_the_journal_does_not_take_is_written_as_a_line(journald: socket.socket, short_path: Path) -> None:
+    other = Kept()
+    with closing(Journal(other, str(short_path / "nobody"))) as nowhere:
+        nowhere.handle(record())
+    long = logging.makeLogRecord({"name": "task_daemon.api", "msg": "x" * 10_000_000})
+    with closing(Journal(other, journald.getsockname())) as journal:
+        journal.handle(long)
+
+    assert len(other.records) == 2
+
+
+def test_under_systemd_the_journal_is_spoken_to(journald: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root, ours = logging.getLogger(), logging.getLogger("task_daemon")
+    before, level, own = root.handlers[:], root.level, ours.level
+    monkeypatch.setattr(logs, "JOURNAL", journald.getsockname())
+    with (tmp_path / "stderr").open("w") as stream:
+        about = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{about.st_dev}:{about.st_ino}")
+        try:
+            set_up("info", "text", stream)
+            logging.getLogger("task_daemon.tracking").info("told", extra={"uid": "u-2"})
+        finally:
+            root.handlers[0].close()
+            root.handlers[:] = before
+            root.setLevel(level)
+            ours.setLevel(own)
+
+    assert entry(journald.recv(65536))["TASK_UID"] == "u-2"
+    assert (tmp_path / "stderr").read_text() == ""

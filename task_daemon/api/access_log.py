@@ -7,6 +7,7 @@ log_level = "debug".
 
 import asyncio
 import logging
+import re
 import time
 
 from tornado.web import RequestHandler
@@ -16,6 +17,7 @@ from task_daemon.core.errors import Refusal
 
 log = logging.getLogger("task_daemon.api")
 
+TASK = re.compile(r"/v1/tasks/([0-9a-f-]{36})(?:/|$)")
 SAFE = frozenset({"GET", "HEAD"})
 LINES = 50  # a second, of hot requests that went well
 LONGEST = 1000  # characters of what a caller sent; a body may hold names of any length
@@ -28,20 +30,41 @@ def log_request(handler: RequestHandler) -> None:
     caller: Caller | None = getattr(handler, "caller", None)
     refusal: Refusal | None = getattr(handler, "refusal", None)
     number, took = getattr(handler, "request_id", "-"), request.request_time()
-    log_answer(request.method or "?", request.path, handler.get_status(), took, caller, number, refusal)
+    about = task_in(handler._headers.get("Location") or request.path)
+    log_answer(request.method or "?", request.path, handler.get_status(), took, caller, number, refusal, about)
 
 
 def log_answer(
-    method: str, path: str, status: int, took: float, caller: Caller | None, number: str, refusal: Refusal | None = None
+    method: str,
+    path: str,
+    status: int,
+    took: float,
+    caller: Caller | None,
+    number: str,
+    refusal: Refusal | None = None,
+    about: str | None = None,
 ) -> None:
-    """`took`: seconds. Reading has a line with log_level = "debug" only."""
+    """`took`: seconds; `about`: uid of the task. Reading has a line with log_level = "debug" only."""
     level = logging.WARNING if status >= 500 else logging.INFO if status >= 400 or method not in SAFE else logging.DEBUG
     if not log.isEnabledFor(level):
         return
     uid, pid = ("?", "?") if caller is None else (caller.peer.uid, caller.peer.pid)
     why = "" if refusal is None else f": {_one_line(refusal.detail)}"
     text = "%s %s %d in %.1f ms, user %s, pid %s, request %s%s"
-    log.log(level, text, method, _one_line(path), status, took * 1000, uid, pid, number, why)
+    if about is not None and about not in path:
+        why += f", task {about}"
+    log.log(
+        level,
+        text,
+        *(method, _one_line(path), status, took * 1000, uid, pid, number, why),
+        extra={"uid": about, "request_id": number},
+    )
+
+
+def task_in(path: str) -> str | None:
+    """The uid in the path of a task."""
+    found = TASK.match(path)
+    return found and found[1]
 
 
 class Thinned:

@@ -20,7 +20,7 @@ from tornado.httputil import format_timestamp
 
 from task_daemon.api import bodies
 from task_daemon.api.access import Caller, Level
-from task_daemon.api.access_log import Thinned, log_answer
+from task_daemon.api.access_log import Thinned, log_answer, task_in
 from task_daemon.api.base import ACCEPTED, JSON_TYPES, Reply, is_key, new_request_id
 from task_daemon.api.context import Api
 from task_daemon.api.problems import problem, refusal_of
@@ -147,7 +147,8 @@ class Hot:
                 headers["Connection"] = "close"
         self.api.answered[status] += 1
         if status >= 300 or self._thinned.has_line():
-            log_answer(request.method, request.path, status, time.perf_counter() - began, caller, number, refusal)
+            took, about = time.perf_counter() - began, task_in(headers.get("Location", ""))
+            log_answer(request.method, request.path, status, took, caller, number, refusal, about)
         more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         return (
             f"HTTP/1.1 {status} {responses[status]}\r\nServer: TornadoServer/{tornado.version}\r\nContent-Type: {kind}\r\n"

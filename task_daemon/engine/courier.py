@@ -151,7 +151,9 @@ class Courier:
             if len(group) > 1 and not isinstance(error, Refusal):  # one of them cannot be stored; it must not keep the others
                 return [settled for one in group for settled in await self._recorded([one])]
             for row, _ in group:
-                log.error("cannot record the outcome of delivery %s: %s; it will be sent again", row.id, error)
+                log.error(
+                    "cannot record the outcome of delivery %s: %s; it will be sent again", row.id, error, extra={"uid": row.uid}
+                )
             again = self._now() + AFTER_NO_RECORD
             return [Settled(row, [replace(row, next_at=again)]) for row, _ in group]
         return group
@@ -179,7 +181,9 @@ class Courier:
             return await self._send(row)
         except Exception as error:
             log.exception(
-                "cannot send delivery %s of task %s: the sender raised; again in %g s", row.id, row.uid, AFTER_EXCEPTION
+                "cannot send delivery %s of task %s: the sender raised; again in %g s",
+                *(row.id, row.uid, AFTER_EXCEPTION),
+                extra={"uid": row.uid},
             )
             return Later(
                 Attempt(at=self._clock.now(), error=f"{type(error).__name__}: {error}"), AFTER_EXCEPTION, target_down=False

@@ -229,7 +229,7 @@ class Poller:
             raise
         except BackendError as error:  # "not yet", said by the backend
             text = f"cannot {what} task {task.uid}: {_readable(error)}"
-            log.warning("%s; it is tried again", text, extra={"uid": task.uid})
+            log.warning("%s; it is tried again", text, extra=_about(task))
             self._book.raised(zone.name, text)
             return False
         except Exception as error:
@@ -283,7 +283,7 @@ class Poller:
         """The backend raised what no contract foresees: written down, and tried again with the next poll."""
         text = f"cannot {what} task {task.uid}: {_readable(error, repr)}"
         self._book.raised(zone.name, text)
-        log.error("%s; it is tried again", text, exc_info=error, extra={"uid": task.uid})
+        log.error("%s; it is tried again", text, exc_info=error, extra=_about(task))
 
 
 def _poll(zone: Zone, tasks: Sequence[Task]) -> dict[str, Report]:
@@ -323,4 +323,9 @@ def _say(change: Change) -> None:
     task = change.task
     if task.done and not change.before.done:
         why = f": {task.error.kind}: {task.error.message}" if task.error else ""
-        log.info("task %s (%s %s) %s%s", task.uid, task.action, task.id, task.state.value, why, extra={"uid": task.uid})
+        log.info("task %s (%s %s) %s%s", task.uid, task.action, task.id, task.state.value, why, extra=_about(task))
+
+
+def _about(task: Task) -> dict[str, str]:
+    """What a log line about a task has for machines."""
+    return {"uid": task.uid, "zone": task.zone, "action": task.action}

@@ -297,4 +297,6 @@ async def test_each_registration_has_its_line_in_the_log(
     assert number is not None
 
     (line,) = [record.getMessage() for record in caplog.records]
-    assert re.fullmatch(rf"POST /v1/tasks 202 in [\d.]+ ms, user 0, pid 1, request {number[1].decode()}", line)
+    assert re.fullmatch(
+        rf"POST /v1/tasks 202 in [\d.]+ ms, user 0, pid 1, request {number[1].decode()}, task [0-9a-f-]{{36}}", line
+    )

@@ -83,7 +83,7 @@ class StorageBackend:
             except BackendUnreachable:
                 raise
             except Exception:
-                log.exception("cannot judge task %s (%s of %s)", task.uid, task.action, task.id)
+                log.exception("cannot judge task %s (%s of %s)", task.uid, task.action, task.id, extra={"uid": task.uid})
                 reports[task.uid] = Report(Verdict.UNKNOWN)
         return reports
 

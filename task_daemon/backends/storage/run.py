@@ -178,7 +178,8 @@ class StorageAction(ABC, Generic[P]):
             self.launch(Launch(self.connection, self.images.of(task.owner), task, seen.peer), params)
         except (CommandRefused, OSError) as error:
             raise StartRefused(f"cannot start {self.name} of {task.id}: {error}") from error
-        log.info("started job %s: %s of %s in zone %s", own_name(task), self.name, task.id, task.zone)
+        about = {"uid": task.uid, "zone": task.zone, "action": self.name}
+        log.info("started job %s: %s of %s in zone %s", own_name(task), self.name, task.id, task.zone, extra=about)
         return Report(Verdict.GOING_ON)
 
     def judge(self, task: Task, seen: Seen) -> Report:

@@ -106,7 +106,7 @@ class Rounds:
         except BaseException:
             with self._lock:
                 seconds = self._beats.failed(job.zone, token, self._clock.monotonic())
-            log.exception("zone %s: the poll raised; polled again in %s s", job.zone, seconds)
+            log.exception("zone %s: the poll raised; polled again in %s s", job.zone, seconds, extra={"zone": job.zone})
             return
         with self._lock:
             self._beats.finish(job.zone, token, outcome, self._clock.monotonic())

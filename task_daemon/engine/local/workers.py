@@ -80,7 +80,8 @@ class Workers:
                     self._stranded(job.zone)
                     found.append(job.zone)
         for zone in found:
-            log.error("zone %s: a poll gave no sign of life for %g s and was abandoned", zone, self._stuck_after(zone))
+            text = "zone %s: a poll gave no sign of life for %g s and was abandoned"
+            log.error(text, zone, self._stuck_after(zone), extra={"zone": zone})
             self._spawn()
         return found
 
@@ -121,7 +122,7 @@ class Workers:
             try:
                 job.run(job)
             except BaseException:
-                log.exception("zone %s: a poll raised", job.zone)
+                log.exception("zone %s: a poll raised", job.zone, extra={"zone": job.zone})
             if self._ended(job):
                 return
 
@@ -133,7 +134,7 @@ class Workers:
             if job.stuck:
                 del self._stuck[job.zone]
         if job.stuck:
-            log.warning("zone %s: the abandoned poll has returned; the zone is polled again", job.zone)
+            log.warning("zone %s: the abandoned poll has returned; the zone is polled again", job.zone, extra={"zone": job.zone})
             self._returned(job.zone)
         self._moved()
         return job.stuck
