@@ -161,8 +161,13 @@ def default_file() -> str | None:
 
 def load(file: str | None, flags: Mapping[str, Any], find_family: FindFamily) -> Config:
     """The configuration from a file (None: built-in defaults) and flags, which win. Raises ConfigError with every mistake."""
-    mistakes: list[str] = []
-    data = _read(file)
+    return checked(file, read_file(file), flags, find_family, [])
+
+
+def checked(
+    file: str | None, data: dict[str, Any], flags: Mapping[str, Any], find_family: FindFamily, mistakes: list[str]
+) -> Config:
+    """The same from what was read; `mistakes` are those known already."""
     _adopt_old_names(data, flags)
     tables = {"daemon", "zones", "callbacks", "region", "access", "limits"}
     mistakes += [
@@ -170,11 +175,11 @@ def load(file: str | None, flags: Mapping[str, Any], find_family: FindFamily) ->
         for key, value in data.items()
         if key not in tables
     ]
-    daemon = _table("daemon", data.get("daemon", {}), DaemonTable, mistakes)
-    callbacks = _table("callbacks", data.get("callbacks", {}), CallbacksTable, mistakes)
-    region = _table("region", data["region"], RegionTable, mistakes) if "region" in data else None
-    access = _table("access", data.get("access", {}), AccessTable, mistakes)
-    limits = _table("limits", data.get("limits", {}), LimitsTable, mistakes)
+    daemon = read_table("daemon", data.get("daemon", {}), DaemonTable, mistakes)
+    callbacks = read_table("callbacks", data.get("callbacks", {}), CallbacksTable, mistakes)
+    region = read_table("region", data["region"], RegionTable, mistakes) if "region" in data else None
+    access = read_table("access", data.get("access", {}), AccessTable, mistakes)
+    limits = read_table("limits", data.get("limits", {}), LimitsTable, mistakes)
     zones = _zones(data.get("zones", {}), find_family, mistakes)
     if region is not None:
         mistakes += _region_mistakes(region)
@@ -230,7 +235,8 @@ def _number(text: str, look_up: Callable[[str], int]) -> int:
 # --------------------------------------------------------------------------- reading
 
 
-def _read(file: str | None) -> dict[str, Any]:
+def read_file(file: str | None) -> dict[str, Any]:
+    """The file as it is. Raises ConfigError."""
     if file is None:
         return {}
     try:
@@ -258,7 +264,7 @@ def _adopt_old_names(data: dict[str, Any], flags: Mapping[str, Any]) -> None:
         daemon.update(own)
 
 
-def _table(name: str, data: Any, kind: type[T], mistakes: list[str]) -> T | None:
+def read_table(name: str, data: Any, kind: type[T], mistakes: list[str]) -> T | None:
     """One table as a struct; None (and sentences in `mistakes`) if anything in it is wrong."""
     if not isinstance(data, dict):
         mistakes.append(f"[{name}]: must be a table, not {_said(name, data)}")
@@ -319,7 +325,7 @@ def _zone(name: str, data: Any, find_family: FindFamily, mistakes: list[str]) ->
     except msgspec.ValidationError:
         mistakes.append(f"[{label}]: a zone's name is 1-64 letters, digits, dots, dashes and underscores")
     common = {key: value for key, value in data.items() if key in ZoneTable.__struct_fields__}
-    table = _table(label, common, ZoneTable, mistakes)
+    table = read_table(label, common, ZoneTable, mistakes)
     if table is None:
         return None
     try:
@@ -328,7 +334,7 @@ def _zone(name: str, data: Any, find_family: FindFamily, mistakes: list[str]) ->
         mistakes.append(f"[{label}] backend = {table.backend!r}: {error.args[0] if error.args else error}")
         return None
     own = {key: value for key, value in data.items() if key not in ZoneTable.__struct_fields__}
-    settings = _table(label, own, family.settings, mistakes)
+    settings = read_table(label, own, family.settings, mistakes)
     return None if settings is None else ZoneConfig(name, table, family, settings)
 
 

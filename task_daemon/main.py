@@ -11,15 +11,17 @@ import contextlib
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from task_daemon import __version__, config, logs
+from task_daemon import __version__, config, logs, simulate
 from task_daemon.api.server import ListenError
 from task_daemon.backends.registry import find_family
-from task_daemon.clock import SystemClock
+from task_daemon.clock import FastClock, SystemClock
 from task_daemon.core import crash
 from task_daemon.core.errors import ConfigError, Refusal, StoreError, StoreTooNew, WorkspaceTaken
 from task_daemon.daemon import Daemon
@@ -35,9 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = vars(_parser().parse_args(arguments))
     file = flags.pop("config_file") or config.default_file()
     check, show = flags.pop("check_config"), flags.pop("show_config")
+    scenario, throwaway = flags.pop("simulate"), None
     try:
-        settings = config.load(file, flags, find_family)
-        daemon = Daemon(settings, SystemClock())
+        if scenario is None:
+            settings, clock = config.load(file, flags, find_family), SystemClock()
+        else:
+            settings, speed = simulate.load(scenario, flags, find_family)
+            clock = FastClock(speed)
+            if settings.daemon.workspace == config.DaemonTable().workspace and not (check or show):
+                throwaway = tempfile.mkdtemp(prefix="task-daemon-")
+                settings, _ = simulate.load(scenario, flags | {"workspace": throwaway}, find_family)
+        daemon = Daemon(settings, clock)
         _crash_for_a_test()
     except ConfigError as error:
         for mistake in error.mistakes:
@@ -48,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if check or show:
         return STOPPED
     logs.set_up(settings.daemon.log_level, settings.daemon.log_format)
-    return _serve(settings, daemon)
+    return _serve(settings, daemon, throwaway)
 
 
 def _crash_for_a_test() -> None:
@@ -68,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"task-daemon {__version__}")
     parser.add_argument("--check-config", action="store_true", help="find every mistake in the configuration, and exit")
     parser.add_argument("--show-config", action="store_true", help="print the effective configuration, secrets hidden, and exit")
+    parser.add_argument(
+        "--simulate", metavar="FILE", help="serve simulated zones as a scenario says (TOML), in a workspace of its own"
+    )
     for name, text in (
         ("config-file", "TOML file (default: etc/task-daemon.toml beside the installation, else the built-in defaults)"),
         ("workspace", "directory of the store, the lock and the jobs"),
@@ -91,7 +104,8 @@ def _truth(text: str) -> bool:
     return text.lower() in {"true", "1", "yes"}
 
 
-def _serve(settings: config.Config, daemon: Daemon) -> int:
+def _serve(settings: config.Config, daemon: Daemon, throwaway: str | None = None) -> int:
+    """`throwaway`: a directory that ends with the daemon."""
     os.umask(0o077)
     try:
         held = lock.take(settings.workspace)
@@ -117,6 +131,8 @@ def _serve(settings: config.Config, daemon: Daemon) -> int:
     logging.shutdown()
     sys.stdout.flush()
     held.release()
+    if throwaway is not None:
+        shutil.rmtree(throwaway, ignore_errors=True)
     # Everything is on disk. Threads stuck in a hung backend must not keep the process from ending.
     os._exit(code)
 
