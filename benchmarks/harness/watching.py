@@ -65,9 +65,9 @@ def told_tasks(daemon: Daemon) -> dict[str, float]:
 
 
 def told_zones(daemon: Daemon) -> dict[str, float]:
-    """By zone whose turn is not just now: when it will be polled."""
+    """By simulated zone whose turn is not just now: when it will be polled."""
     zones = daemon.ask("GET", "/v1/zones")["zones"]
-    return _ahead({zone["zone"]: zone["next_poll_at"] for zone in zones})
+    return _ahead({zone["zone"]: zone["next_poll_at"] for zone in zones if zone["backend"] == "simulated"})
 
 
 def calls_of_tasks(daemon: Daemon, zones: int) -> Calls:
