@@ -27,7 +27,7 @@ from task_daemon.callbacks.secret_file import read_secret
 from task_daemon.callbacks.sender import HttpSender
 from task_daemon.callbacks.target import AllowList, check_target
 from task_daemon.config import Config, RegionTable, ZoneConfig, members, shown
-from task_daemon.core.errors import ConfigError
+from task_daemon.core.errors import ConfigError, Refusal
 from task_daemon.core.measures import Durations
 from task_daemon.core.model import Owner
 from task_daemon.core.ports import Backend, Clock, Handlers, Zone, ZoneContext
@@ -70,12 +70,16 @@ STUCK_AFTER = (
 
 
 class Daemon:
-    """One daemon. Raises ConfigError when the configuration asks for what cannot be made."""
+    """One daemon. `inherited`: the descriptor of a listening socket to serve instead of making one.
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    Raises ConfigError when the configuration asks for what cannot be made.
+    """
+
+    def __init__(self, config: Config, clock: Clock, inherited: int | None = None) -> None:
         self.failed = False
         self._config = config
         self._clock = clock
+        self._inherited = inherited
         self._phase = context.Phase("starting")
         self._stop: asyncio.Event | None = None
         self._upkeep: list[asyncio.Task[None]] = []
@@ -131,6 +135,11 @@ class Daemon:
         self._upkeep = [asyncio.create_task(work) for work in (janitor.run(), self._keys.follow(clock), lag)]
         self._phase = context.Phase("ready")
         log.info("task-daemon %s serves %s on %s", __version__, config.workspace, config.unix_socket)
+
+    async def alive(self) -> None:
+        """Returns once event loop and store have both shown that they go on; not while one of them hangs."""
+        with contextlib.suppress(Refusal):  # refusing is a sign of life too
+            await self._engine.alive()
 
     async def stop(self) -> None:
         """Answer what is in flight, put everything on disk, let go, in less than a second (I11); never touches the work (I9)."""
@@ -193,7 +202,10 @@ class Daemon:
         app = make_app(manager, facts, access, Streams(limits.streams, limits.streams_per_uid))
         mode = int(config.daemon.socket_mode, 8)
         server = ApiServer(app, config.unix_socket, mode, group, limits.connections, limits.connections_per_uid)
-        server.start()
+        if self._inherited is None:
+            server.start()
+        else:
+            server.adopt(self._inherited)
         return server
 
     def _phase_now(self) -> context.Phase:

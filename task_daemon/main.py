@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from task_daemon import __version__, config, logs, simulate
+from task_daemon import __version__, config, install_units, logs, simulate
 from task_daemon.api.server import ListenError
 from task_daemon.backends.registry import find_family
 from task_daemon.clock import FastClock, SystemClock
@@ -26,7 +26,7 @@ from task_daemon.core import crash
 from task_daemon.core.errors import ConfigError, Refusal, StoreError, StoreTooNew, WorkspaceTaken
 from task_daemon.daemon import Daemon
 from task_daemon.engine.local import lock
-from task_daemon.notify_systemd import notify
+from task_daemon.notify_systemd import inherited_socket, notify, watchdog_seconds
 
 log = logging.getLogger("task_daemon.main")
 
@@ -34,7 +34,10 @@ STOPPED, BROKEN, MISCONFIGURED, TAKEN, STORE_FAILED = 0, 1, 2, 3, 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    flags = vars(_parser().parse_args(arguments))
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == [install_units.VERB]:
+        return install_units.main(given[1:])
+    flags = vars(_parser().parse_args(given))
     file = flags.pop("config_file") or config.default_file()
     check, show = flags.pop("check_config"), flags.pop("show_config")
     scenario, throwaway = flags.pop("simulate"), None
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if settings.daemon.workspace == config.DaemonTable().workspace and not (check or show):
                 throwaway = tempfile.mkdtemp(prefix="task-daemon-")
                 settings, _ = simulate.load(scenario, flags | {"workspace": throwaway}, find_family)
-        daemon = Daemon(settings, clock)
+        daemon = Daemon(settings, clock, None if check or show else _inherited_socket())
         _crash_for_a_test()
     except ConfigError as error:
         for mistake in error.mistakes:
@@ -59,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
     logs.set_up(settings.daemon.log_level, settings.daemon.log_format)
     return _serve(settings, daemon, throwaway)
+
+
+def _inherited_socket() -> int | None:
+    """Raises ConfigError."""
+    try:
+        return inherited_socket()
+    except (ValueError, OSError) as error:
+        raise ConfigError([str(error)]) from error
 
 
 def _crash_for_a_test() -> None:
@@ -145,10 +156,22 @@ async def _run(daemon: Daemon) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop watching
     await daemon.start(stop)
     notify("READY=1")
+    seconds = watchdog_seconds()
+    feeding = None if seconds is None else asyncio.create_task(_feed_watchdog(daemon, seconds))
     await stop.wait()
     notify("STOPPING=1")
+    if feeding is not None:
+        feeding.cancel()
     await daemon.stop()
     return STORE_FAILED if daemon.failed else STOPPED
+
+
+async def _feed_watchdog(daemon: Daemon, seconds: float) -> None:
+    """A daemon whose loop or store hangs gives no sign of life, and the service manager starts it again."""
+    while True:
+        await daemon.alive()
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds / 3)
 
 
 def _raise_descriptor_limit() -> None:

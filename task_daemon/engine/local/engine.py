@@ -270,6 +270,10 @@ class LocalEngine:
     async def checkpoint(self) -> None:
         await self._keeper.save(CHUNK)
 
+    async def alive(self) -> None:
+        """Returns when the store's thread has come to it: never while it hangs. Raises a Refusal when it refuses."""
+        await self.store.write(lambda _tables: None)
+
     async def check(self) -> Check:
         return await self._checker.check()
 
