@@ -99,7 +99,10 @@ class Connection(HTTP1ServerConnection):
         try:
             while True:
                 self.deadline = time.monotonic() + idle
-                head = await self.stream.read_until_regex(END_OF_HEAD, most)
+                reading = self.stream.read_until_regex(END_OF_HEAD, most)
+                if reading.done():
+                    await asyncio.sleep(0)  # the next request is here already, and others want their turn
+                head = await reading
                 request = self._hot.request(head, caller := self._hot.api.access.caller(self.stream))
                 if request is not None:
                     await self._answer_hot(request, caller)

@@ -300,3 +300,19 @@ async def test_each_registration_has_its_line_in_the_log(
     assert re.fullmatch(
         rf"POST /v1/tasks 202 in [\d.]+ ms, user 0, pid 1, request {number[1].decode()}, task [0-9a-f-]{{36}}", line
     )
+
+
+async def test_i5_a_crowd_of_requests_sent_at_once_does_not_keep_the_loop(server: ApiServer, socket_path: str) -> None:
+    reader, writer = await asyncio.open_unix_connection(socket_path)
+    turns = 0
+    writer.write(wire("GET", "/ping") * 300)
+    answers = b""
+    while answers.count(b'"pong"') < 300:
+        reading = asyncio.ensure_future(reader.read(65_536))
+        while not reading.done():
+            turns += 1
+            await asyncio.sleep(0)
+        answers += reading.result()
+    writer.close()
+
+    assert turns > 250
