@@ -37,7 +37,7 @@ PARAMETERS: Mapping[str, tuple[dict[str, Any], str]] = {
     "page_size": ({"type": "integer", "minimum": 1, "maximum": 500}, "Entries of one page."),
     "page_token": ({"type": "string", "minLength": 1}, "`next_page_token` of the page before, with the same filters."),
     "after": (
-        {"anyOf": [NATURAL | {"maximum": 2**63 - 1}, {"const": "latest"}]},
+        {"type": "string", "pattern": "^([0-9]{1,18}|latest)$"},
         "Events above this sequence; `latest`: only those to come.",
     ),
     "wait": ({"type": "number", "minimum": 0, "maximum": LONGEST_WAIT}, "Seconds to wait for it. Not with streams."),
