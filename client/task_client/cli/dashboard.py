@@ -9,8 +9,9 @@ from task_client.cli.frame import Settings, verb
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port on 127.0.0.1 [default: any free one].")
 @click.option("--open/--no-open", "show", default=None, help="Open it in the browser [default: where there is a desktop].")
 def command(settings: Settings, port: int, show: bool | None) -> None:
-    """Serve a page with tasks, callbacks and zones to your browser, until interrupted.
+    """Serve tasks and zones to your browser, until interrupted.
 
+    Tasks, callbacks and zones, live.
     The link works once, in one browser. From another machine: ssh -L PORT:127.0.0.1:PORT HOST, with the port of the link.
     """
     import sys
