@@ -30,14 +30,14 @@ EXAMPLES = (
 )
 
 
-EVERYWHERE = ("--help", "--json")
+EVERYWHERE = ("-h, --help", "--json")
 
 
 class Verb:
     """One command as its pages show it."""
 
     def __init__(self, names: tuple[str, ...], command: click.Command) -> None:
-        context = click.Context(main, info_name="taskctl")
+        context = click.Context(main, info_name="taskctl", **main.context_settings)
         for name in names:
             context = click.Context(command, info_name=name, parent=context)
         self.name = " ".join(names)
@@ -54,7 +54,7 @@ def verbs() -> Iterator[Verb]:
 
 
 def general() -> list[tuple[str, str]]:
-    context = click.Context(main, info_name="taskctl")
+    context = click.Context(main, info_name="taskctl", **main.context_settings)
     return [record for parameter in main.get_params(context) if (record := parameter.get_help_record(context)) is not None]
 
 

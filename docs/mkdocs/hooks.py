@@ -8,7 +8,8 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
-SOURCES = {"etc/task-daemon.toml": "toml", "systemd/task-daemon.service": "ini"}
+UNITS = [f"systemd/{folder}task-daemon.{kind}" for folder in ("", "user/") for kind in ("service", "socket")]
+SOURCES = {"etc/task-daemon.toml": "toml"} | dict.fromkeys(UNITS, "ini")
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)")
 
 

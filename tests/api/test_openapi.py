@@ -170,6 +170,7 @@ def test_the_daemon_keeps_to_the_document(daemon: Daemon, names: dict[str, list[
             known = names[name]
             if chosen < len(known):
                 case.path_parameters[name] = known[chosen]
+        hypothesis.assume(not any(isinstance(value, dict) for value in (case.query or {}).values()))  # comes out as other names
         shorten(case)
         answer = case.call(base_url="http://localhost", session=session, timeout=20)
         case.validate_response(answer, excluded_checks=CHECKS.get_by_names(sorted(LEFT_OUT)))

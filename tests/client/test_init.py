@@ -12,8 +12,9 @@ TRANSPORTS = {"requests", "requests_unixsocket", "urllib3", "httplib2", "click",
 
 
 def test_the_package_imports_only_the_standard_library_and_its_transports() -> None:
+    """But for the pytest plugin, which runs a daemon in the process of a test."""
     found: dict[str, set[str]] = {}
-    for path in PACKAGE.rglob("*.py"):
+    for path in (path for path in PACKAGE.rglob("*.py") if path.parent.name != "testing"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):

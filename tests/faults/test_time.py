@@ -7,12 +7,11 @@ goes on, which is `FakeClock.jump`; a stopped process sees both go on at once, w
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 from tornado.platform.asyncio import AsyncIOLoop
 
 from task_daemon.backends.simulated import Job, SimulatedBackend, SimulatedSettings
@@ -71,10 +70,10 @@ class House:
         admission = Admission(zones, lane, [], self.clock)
         self.manager = TaskManager(self.engine, zones, admission, notices, book, self.clock, Limits())
         self.poller = poller = Poller(self.engine, zones, notices, book, self.clock)
+        self.expire: Callable[[Sequence[Task]], None] = poller.expire
         deliverer = Deliverer(self, self.clock, SCHEDULE, chance=lambda: 0.5)
-        await self.engine.open(
-            {"z1": INTERVAL}, Handlers(poller, deliverer, poller.expire, self.manager.changed, self.fatal.append)
-        )
+        handlers = Handlers(poller, deliverer, lambda tasks: self.expire(tasks), self.manager.changed, self.fatal.append)
+        await self.engine.open({"z1": INTERVAL}, handlers)
         await self.engine.idle()
 
     async def send(self, delivery: Delivery, attempt: int, now: float) -> Answer:
@@ -166,9 +165,9 @@ async def test_task_expires_when_the_machine_slept_past_its_deadline(house: Hous
 async def test_deadline_holds_when_the_wall_clock_was_a_day_ahead_and_expiry_failed_then(house: House) -> None:
     """An expiry that came to nothing while the clock was wrong must not be put off until that time comes again."""
     task = await house.register(timeout=2 * HOUR)
-    house.engine._handlers = structs.replace(house.engine._handlers, expire=lambda _tasks: None)
+    house.expire = lambda _tasks: None
     await house.jump(DAY)
-    house.engine._handlers = structs.replace(house.engine._handlers, expire=house.poller.expire)
+    house.expire = house.poller.expire
     await house.jump(-DAY)
     assert await house.state(task) is State.RUNNING
 
