@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from task_client.aio import AsyncClient as AsyncClient
     from task_client.client import Client as Client
     from task_client.daemon import init_daemon_process as init_daemon_process
     from task_client.daemon import is_service_on as is_service_on
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from task_client.types import TaskError as TaskError
 
 _ROOMS = {
+    "aio": ("AsyncClient",),
     "client": ("Client",),
     "daemon": ("init_daemon_process", "is_service_on", "stop_daemon_process"),
     "errors": (

@@ -46,8 +46,8 @@ class Caller:
         `survive`: seconds during which even an absent daemon is waited for; None = that is an error at once.
         Raises DaemonUnreachable, AnswerUnknown, RequestRefused.
         """
-        target = path + ("?" + urlencode([(name, _text(value)) for name, value in query]) if query else "")
-        sent, data = _encode(headers, body)
+        target = target_of(path, query)
+        sent, data = encode(headers, body)
         harmless = method == "GET" if repeatable is None else repeatable
         outage = Outage(self.timeout if survive is None else survive, patient=survive is not None)
         while True:
@@ -91,8 +91,12 @@ class Outage:
         self._patient = True  # a daemon that is draining goes away before the next one comes
         return self._pause(refusal, max(refusal.retry_after or 0.0, next(self._pauses)))
 
+    @property
+    def troubled(self) -> bool:
+        return self._troubles > 0
+
     def over(self) -> None:
-        if self._troubles:
+        if self.troubled:
             log.info("task-daemon answers again after %d failed tries", self._troubles)
 
     def _pause(self, error: ClientError, pause: float) -> float:
@@ -112,7 +116,13 @@ def _pauses() -> Iterator[float]:
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _encode(headers: Mapping[str, str] | None, body: Any) -> tuple[dict[str, str], bytes | None]:
+def target_of(path: str, query: Sequence[tuple[str, Any]] = ()) -> str:
+    """Path and query as they are sent."""
+    return path + ("?" + urlencode([(name, _text(value)) for name, value in query]) if query else "")
+
+
+def encode(headers: Mapping[str, str] | None, body: Any) -> tuple[dict[str, str], bytes | None]:
+    """Headers and body as they are sent; a body is JSON."""
     sent = {"Accept": "application/json", **(headers or {})}
     if body is None:
         return sent, None
@@ -124,6 +134,7 @@ def _text(value: Any) -> str:
 
 
 def refusal_of(answer: Answer) -> RequestRefused | None:
+    """What to raise for an answer; None for a success and for 304."""
     if 200 <= answer.status < 300 or answer.status == 304:
         return None
     try:

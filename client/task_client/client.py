@@ -78,16 +78,13 @@ class Client:
             id, action, zone, params=params, job=job, region_task_id=region_task_id, callback=callback,
             timeout=timeout, poll_interval=poll_interval, labels=labels,
         )  # fmt: skip
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        if wait is not None:
-            headers["Prefer"] = f"wait={wait:g}"
+        headers = keyed(idempotency_key, wait)
         return Task.read(self._object("POST", "/v1/tasks", body=body, headers=headers, repeatable=True, hold=wait or 0.0))
 
     def register_many(self, drafts: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None) -> builtins.list[Task]:
         """Register up to 1000 at once, all or none; each is a mapping with the members of `register`."""
         body = {"tasks": [draft(**each) for each in drafts]}
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        answer = self._object("POST", "/v1/tasks:batch", body=body, headers=headers, repeatable=True)
+        answer = self._object("POST", "/v1/tasks:batch", body=body, headers=keyed(idempotency_key), repeatable=True)
         return [Task.read(each) for each in members(answer, "tasks")]
 
     # ------------------------------------------------------------------ looking and waiting
@@ -123,12 +120,7 @@ class Client:
 
         Filters: `state` (one or several), `done`, `zone`, `action`, `id`, `region_task_id`, `owner`.
         """
-        if isinstance(created_after, datetime):
-            created_after = created_after.isoformat()
-        query = [("label", f"{name}:{value}") for name, value in (labels or {}).items()]
-        for name, value in {**filters, "created_after": created_after, "page_size": page_size}.items():
-            several = value if isinstance(value, (tuple, set, frozenset, builtins.list)) else (value,)
-            query += [(name, each) for each in several if each is not None]
+        query = tasks_query(labels, created_after, page_size, filters)
         yield from (Task.read(each) for each in self._listed("/v1/tasks", "tasks", query))
 
     def wait(self, uid: str, timeout: float | None = None, raise_on_failure: bool = False) -> Task:
@@ -163,19 +155,19 @@ class Client:
     def cancel(self, uid: str, stop_tracking: bool = False) -> Task:
         """Ask for the end of the work. `stop_tracking` is needed for work the daemon did not start: it goes on unwatched."""
         body = {"stop_tracking": True} if stop_tracking else {}
-        return Task.read(self._object("POST", _task(uid, "/cancel"), body=body, repeatable=True))
+        return Task.read(self._object("POST", task_path(uid, "/cancel"), body=body, repeatable=True))
 
     def poll(self, uid: str) -> None:
         """Have the backend looked at now."""
-        self._caller.call("POST", _task(uid, "/poll"), body={}, repeatable=True)
+        self._caller.call("POST", task_path(uid, "/poll"), body={}, repeatable=True)
 
     def resolve(self, uid: str, state: Literal["succeeded", "failed"], reason: str = "") -> Task:
         """Decide how a lost task ended."""
-        return Task.read(self._object("POST", _task(uid, "/resolve"), body={"state": state, "reason": reason}))
+        return Task.read(self._object("POST", task_path(uid, "/resolve"), body={"state": state, "reason": reason}))
 
     def delete(self, uid: str) -> None:
         """Forget a task that is done."""
-        self._caller.call("DELETE", _task(uid))
+        self._caller.call("DELETE", task_path(uid))
 
     # ------------------------------------------------------------------ history and callbacks
 
@@ -189,7 +181,7 @@ class Client:
         over a connection of its own) there are also events of type `progress`, without a `seq`: how far live tasks are.
         """
         hold, survive = (waiting.LONGEST_HOLD, waiting.FOR_EVER) if follow else (0.0, None)
-        path = "/v1/events" if uid is None else _task(uid, "/events")
+        path = "/v1/events" if uid is None else task_path(uid, "/events")
         if progress:
             from task_client import stream
 
@@ -205,25 +197,25 @@ class Client:
         if uid is None:
             rows = self._listed("/v1/callbacks", "callbacks", [("state", state)] if state else [])
         else:
-            rows = iter(members(self._object("GET", _task(uid, "/callbacks")), "callbacks"))
+            rows = iter(members(self._object("GET", task_path(uid, "/callbacks")), "callbacks"))
         found = (Callback.read(row) for row in rows)
         return builtins.list(islice((each for each in found if state is None or each.state == state), limit))
 
     def callback(self, callback_id: str) -> Callback:
         """One callback with its latest tries."""
-        return Callback.read(self._object("GET", _callback(callback_id)))
+        return Callback.read(self._object("GET", callback_path(callback_id)))
 
     def replay(self, callback_id: str) -> Callback:
         """Have a callback made again from the start of its schedule."""
-        return Callback.read(self._object("POST", _callback(callback_id, "/replay"), body={}))
+        return Callback.read(self._object("POST", callback_path(callback_id, "/replay"), body={}))
 
     def ack(self, callback_id: str) -> Callback:
         """Take a callback as read: it is not made any more."""
-        return Callback.read(self._object("POST", _callback(callback_id, "/ack"), body={}, repeatable=True))
+        return Callback.read(self._object("POST", callback_path(callback_id, "/ack"), body={}, repeatable=True))
 
     def explain(self, uid: str) -> Object:
         """Why the task is where it is, and what happens next and when."""
-        return self._object("GET", _task(uid, "/explain"))
+        return self._object("GET", task_path(uid, "/explain"))
 
     # ------------------------------------------------------------------ zones and the daemon itself
 
@@ -231,10 +223,10 @@ class Client:
         return members(self._object("GET", "/v1/zones"), "zones")
 
     def pause_zone(self, zone: str) -> Object:
-        return self._object("POST", f"/v1/zones/{quote(zone, safe='')}/pause", body={}, repeatable=True)
+        return self._object("POST", zone_path(zone, "/pause"), body={}, repeatable=True)
 
     def resume_zone(self, zone: str) -> Object:
-        return self._object("POST", f"/v1/zones/{quote(zone, safe='')}/resume", body={}, repeatable=True)
+        return self._object("POST", zone_path(zone, "/resume"), body={}, repeatable=True)
 
     def actions(self) -> builtins.list[Object]:
         return members(self._object("GET", "/v1/actions"), "actions")
@@ -274,8 +266,7 @@ class Client:
 
     def post_legacy(self, body: Mapping[str, Any]) -> Any:
         """Register by the old surface, `POST /`; answers its JSON text."""
-        headers = {"Idempotency-Key": str(uuid.uuid4())}
-        return self._caller.call("POST", "/", body=body, headers=headers, repeatable=True).json()
+        return self._caller.call("POST", "/", body=body, headers=keyed(), repeatable=True).json()
 
     def _get(
         self,
@@ -285,18 +276,13 @@ class Client:
         etag: int | str | None,
         survive: float | None,
     ) -> Task | None:
-        query = [] if wait is None else [("wait", f"{wait:.4g}")]
-        query += [] if until is None else [("until", until)]
-        headers = {} if etag is None else {"If-None-Match": f'"{str(etag).strip(chr(34))}"'}
-        answer = self._caller.call("GET", _task(uid), query=query, headers=headers, hold=wait or 0.0, survive=survive)
+        query, headers = look(wait, until, etag)
+        answer = self._caller.call("GET", task_path(uid), query=query, headers=headers, hold=wait or 0.0, survive=survive)
         return None if answer.status == 304 else Task.read(object_of(answer))
 
     def _page(self, after: int, hold: float, survive: float | None, path: str = "/v1/events") -> tuple[builtins.list[Event], int]:
         query = [("after", after), ("wait", f"{hold:.4g}")]
-        answer = self._caller.call("GET", path, query=query, hold=hold, survive=survive)
-        page = object_of(answer)
-        found = [Event.read(each) for each in members(page, "events")]
-        return found, max([after, *(each.seq for each in found), int(page.get("cursor") or 0)])
+        return events_of(self._object("GET", path, query=query, hold=hold, survive=survive), after)
 
     def _listed(self, path: str, name: str, query: builtins.list[tuple[str, Any]]) -> Iterator[Object]:
         """What is listed under `name`, page by page as it is asked for."""
@@ -324,9 +310,45 @@ def draft(id: str, action: str, zone: str, **given: Any) -> Object:  # noqa: A00
     return body
 
 
-def _task(uid: str, rest: str = "") -> str:
+def keyed(idempotency_key: str | None = None, wait: float | None = None) -> dict[str, str]:
+    """The headers of a registration: a key that makes repeating it safe, and for how many seconds its end is waited for."""
+    headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+    return headers if wait is None else {**headers, "Prefer": f"wait={wait:g}"}
+
+
+def look(wait: float | None, until: str | None, etag: int | str | None) -> tuple[list[tuple[str, Any]], dict[str, str]]:
+    """Query and headers of a look at one task."""
+    query: list[tuple[str, Any]] = [] if wait is None else [("wait", f"{wait:.4g}")]
+    query += [] if until is None else [("until", until)]
+    return query, {} if etag is None else {"If-None-Match": f'"{str(etag).strip(chr(34))}"'}
+
+
+def tasks_query(
+    labels: Mapping[str, str] | None, created_after: datetime | str | None, page_size: int | None, filters: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
+    """The filters of `Client.list` as they are sent."""
+    if isinstance(created_after, datetime):
+        created_after = created_after.isoformat()
+    query = [("label", f"{name}:{value}") for name, value in (labels or {}).items()]
+    for name, value in {**filters, "created_after": created_after, "page_size": page_size}.items():
+        several = value if isinstance(value, (tuple, set, frozenset, list)) else (value,)
+        query += [(name, each) for each in several if each is not None]
+    return query
+
+
+def events_of(page: Mapping[str, Any], after: int) -> tuple[list[Event], int]:
+    """The events of an answer, and the cursor to go on from."""
+    found = [Event.read(each) for each in members(page, "events")]
+    return found, max([after, *(each.seq for each in found), int(page.get("cursor") or 0)])
+
+
+def task_path(uid: str, rest: str = "") -> str:
     return f"/v1/tasks/{quote(uid, safe='')}{rest}"
 
 
-def _callback(callback_id: str, rest: str = "") -> str:
+def zone_path(zone: str, rest: str = "") -> str:
+    return f"/v1/zones/{quote(zone, safe='')}{rest}"
+
+
+def callback_path(callback_id: str, rest: str = "") -> str:
     return f"/v1/callbacks/{quote(callback_id, safe='')}{rest}"

@@ -34,10 +34,12 @@ def follow(unix_socket: str, target: str, after: int, sleep: Callable[[float], N
     while True:
         connection = _Connection(unix_socket)
         try:
-            for seq, data in _blocks(_opened(connection, target, after, sleep)):
+            blocks = Blocks()
+            for line in _lines(_opened(connection, target, after, sleep)):
+                seq, event = blocks.read(line) or (0, None)
                 after = max(after, seq)
-                if data:
-                    yield Event.read(json.loads(data))
+                if event is not None:
+                    yield event
         finally:
             connection.close()
         sleep(AGAIN)
@@ -75,19 +77,29 @@ def _headers(answer: http.client.HTTPResponse) -> dict[str, str]:
     return {name.lower(): value for name, value in answer.getheaders()}
 
 
-def _blocks(answer: http.client.HTTPResponse) -> Iterator[tuple[int, str]]:
-    """The id (0 without one) and the data of each block, up to the end of the connection, however it ends. One that is not
-    complete counts for nothing."""
-    seq, data = 0, ""
+def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Up to the end of the connection, however it ends."""
     try:
-        for raw in answer:
-            name, _, value = raw.decode().rstrip("\r\n").partition(": ")
-            if name == "id":
-                seq = int(value)
-            elif name == "data":
-                data = value
-            elif not name:
-                yield seq, data
-                seq, data = 0, ""
+        yield from answer
     except (OSError, http.client.HTTPException):
         return
+
+
+class Blocks:
+    """Reads a stream line by line."""
+
+    def __init__(self) -> None:
+        self._seq, self._data = 0, ""
+
+    def read(self, line: bytes) -> tuple[int, Event | None] | None:
+        """The id (0 without one) and the event, if any, of the block that ends with this line; None before its end."""
+        name, _, value = line.decode().rstrip("\r\n").partition(": ")
+        if name == "id":
+            self._seq = int(value)
+        elif name == "data":
+            self._data = value
+        elif not name:
+            seq, data = self._seq, self._data
+            self._seq, self._data = 0, ""
+            return seq, Event.read(json.loads(data)) if data else None
+        return None

@@ -26,7 +26,7 @@ Page = Callable[[int, float, float | None], tuple[list[Event], int]]
 """Events after a cursor, holding the request and surviving an absent daemon for so many seconds; and the next cursor."""
 
 
-class _Span:
+class Span:
     """How much of a time-out is left; None = no limit."""
 
     def __init__(self, seconds: float | None) -> None:
@@ -39,16 +39,17 @@ class _Span:
 
     @property
     def hold(self) -> float:
+        """Seconds for which the daemon may hold one request."""
         return min(LONGEST_HOLD, self.left)
 
 
 def wait(get: Get, uid: str, timeout: float | None, raise_on_failure: bool) -> Task:
-    return _wait(get, uid, _Span(timeout), raise_on_failure)
+    return _wait(get, uid, Span(timeout), raise_on_failure)
 
 
 def wait_all(get: Get, uids: Sequence[str], timeout: float | None, raise_on_failure: bool) -> list[Task]:
     """One after another: the last to end decides how long it takes, and at most one request is held at a time."""
-    span = _Span(timeout)
+    span = Span(timeout)
     return [_wait(get, uid, span, raise_on_failure) for uid in uids]
 
 
@@ -61,7 +62,7 @@ def wait_any(
     raise_on_failure: bool,
 ) -> list[Task]:
     """By the stream of events, so that one held request is enough for any number of tasks."""
-    span = _Span(timeout)
+    span = Span(timeout)
     wanted = set(uids)
     after: int | None = None
     while wanted:
@@ -78,14 +79,14 @@ def wait_any(
                 continue
             ended = _ended(get, [e.uid for e in events if e.uid in wanted and e.type in ENDS], span)
         if ended:
-            return [_judged(task, raise_on_failure) for task in ended]
+            return [judged(task, raise_on_failure) for task in ended]
         if span.left <= 0:
             raise WaitTimeout(uids, span.seconds)
     return []
 
 
 def watch(get: Get, uid: str, timeout: float | None) -> Iterator[Task]:
-    span = _Span(timeout)
+    span = Span(timeout)
     task = get(uid, None, None, None, span.left)
     while True:
         if task is not None:
@@ -109,7 +110,7 @@ def watch_many(
     every: float,
 ) -> Iterator[Task]:
     """State changes come by the stream of events, at once; progress by a look at each open task every so many seconds."""
-    span = _Span(timeout)
+    span = Span(timeout)
     known: dict[str, int] = {}
     open_ = dict.fromkeys(uids)
     after: int | None = None
@@ -142,21 +143,22 @@ def watch_many(
             raise WaitTimeout(list(open_), span.seconds)
 
 
-def _wait(get: Get, uid: str, span: _Span, raise_on_failure: bool) -> Task:
+def _wait(get: Get, uid: str, span: Span, raise_on_failure: bool) -> Task:
     while True:
         task = get(uid, span.hold, None, None, span.left)
         if task is not None and task.done:
-            return _judged(task, raise_on_failure)
+            return judged(task, raise_on_failure)
         if span.left <= 0:
             raise WaitTimeout([uid], span.seconds)
 
 
-def _ended(get: Get, uids: Sequence[str], span: _Span) -> list[Task]:
+def _ended(get: Get, uids: Sequence[str], span: Span) -> list[Task]:
     found = (get(uid, None, None, None, span.left) for uid in dict.fromkeys(uids))
     return [task for task in found if task is not None and task.done]
 
 
-def _judged(task: Task, raise_on_failure: bool) -> Task:
+def judged(task: Task, raise_on_failure: bool) -> Task:
+    """The task. Raises TaskFailed if that is asked for and it has not succeeded."""
     if raise_on_failure and not task.succeeded:
         raise TaskFailed(task)
     return task

@@ -8,7 +8,7 @@ import pytest
 import task_client
 
 PACKAGE = Path(task_client.__file__).parent
-TRANSPORTS = {"requests", "requests_unixsocket", "urllib3", "httplib2", "click", "rich"}
+TRANSPORTS = {"requests", "requests_unixsocket", "urllib3", "httplib2", "click", "rich", "tornado"}
 
 
 def test_the_package_imports_only_the_standard_library_and_its_transports() -> None:
@@ -34,7 +34,8 @@ def loaded(*arguments: str) -> set[str]:
 
 def test_import_of_the_package_costs_next_to_nothing() -> None:
     assert (
-        loaded("-c", "import task_client") & {"requests", "httplib2", "rich", "click", "json", "dataclasses", "subprocess"}
+        loaded("-c", "import task_client")
+        & {"requests", "httplib2", "rich", "click", "json", "dataclasses", "subprocess", "tornado", "asyncio"}
         == set()
     )
 
