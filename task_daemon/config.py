@@ -50,6 +50,7 @@ class DaemonTable(Struct, frozen=True, kw_only=True):
     timeout: Annotated[float, Meta(ge=1, le=31_536_000)] = 43_200.0
     retention_days: Annotated[float, Meta(ge=0, le=3650)] = 7.0
     retention_tasks: Annotated[int, Meta(ge=0)] = 10_000
+    idle_exit: Annotated[float, Meta(ge=0, le=31_536_000)] = 0.0
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     log_format: Annotated[str, Meta(pattern="^(text|json)$")] = "text"
 

@@ -33,6 +33,7 @@ from task_daemon.core.model import Owner
 from task_daemon.core.ports import Backend, Clock, Handlers, Zone, ZoneContext
 from task_daemon.engine.local.engine import LocalEngine
 from task_daemon.engine.local.legacy_keep import import_keep
+from task_daemon.idleness import Idleness
 from task_daemon.logs import recent
 from task_daemon.tracking.admit import Admission
 from task_daemon.tracking.deliver import Deliverer
@@ -133,6 +134,9 @@ class Daemon:
         janitor = Janitor(self._engine, clock, config.daemon.retention_days, config.daemon.retention_tasks)
         lag = _feel_lag(self._engine.measures.lag)
         self._upkeep = [asyncio.create_task(work) for work in (janitor.run(), self._keys.follow(clock), lag)]
+        if self._inherited is not None and config.daemon.idle_exit:
+            idleness = Idleness(self._engine, self._server, clock, config.daemon.idle_exit, stop.set)
+            self._upkeep.append(asyncio.create_task(idleness.run()))
         self._phase = context.Phase("ready")
         log.info("task-daemon %s serves %s on %s", __version__, config.workspace, config.unix_socket)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from task_client.errors import DaemonNotStarted, DaemonUnreachable
 from task_client.paths import default_socket, default_workspace
+from task_client.units import look_there, start_unit
 from task_client.unix import open_unix
 
 log = logging.getLogger("task_client.daemon")
@@ -59,17 +60,25 @@ def init_daemon_process(
 ) -> str:
     """Make sure a daemon serves the workspace; answers its socket once it accepts connections.
 
-    The daemon is started as a child in its own session, without our descriptors, its output in
-    `<workspace>/task-daemon.log`; it outlives this process. Raises DaemonNotStarted after `wait` seconds, or as soon as
-    the daemon has died. One that is merely slow is left alone: it holds the lock and may be ready later.
+    Where a systemd unit `task-daemon.service` is installed (the user's or the machine's) and no argument contradicts it,
+    systemd is asked to start it. Else the daemon is started as a child in its own session, without our descriptors, its
+    output in `<workspace>/task-daemon.log`; it outlives this process. Raises DaemonNotStarted after `wait` seconds, or as
+    soon as the daemon has died or systemd could not start its unit. One that is merely slow is left alone: it holds the lock
+    and may be ready later.
     """
     home = default_workspace() if workspace is None else Path(workspace).absolute()
-    path = default_socket(home) if unix_socket is None else os.path.abspath(unix_socket)
+    path = default_socket(workspace) if unix_socket is None else os.path.abspath(unix_socket)
     if is_service_on(path):
         log.info("task-daemon is on already at %s", path)
         return path
-    _make_workspace(home)
     end = time.monotonic() + wait
+    if config_file is None:
+        started = start_unit(None if workspace is None else home, None if unix_socket is None else path, end)
+        if started is not None:
+            return _await_unit(*started, end)
+    if unix_socket is None:
+        path = default_socket(home)
+    _make_workspace(home)
     with _one_starter(home, path, end) as ours:
         if ours and not is_service_on(path):
             child = _start(home, path, config_file)
@@ -80,7 +89,10 @@ def init_daemon_process(
 
 
 def stop_daemon_process(wait: float = 5.0) -> None:
-    """Send SIGTERM to the daemons this process started, if any, and wait up to `wait` seconds for each to end."""
+    """Send SIGTERM to the daemons this process started, if any, and wait up to `wait` seconds for each to end.
+
+    One that systemd was asked to start is systemd's to stop.
+    """
     for home, child in list(_children.items()):
         del _children[home]
         child.terminate()
@@ -163,6 +175,16 @@ def daemon_program() -> list[str]:
     """The command beside the interpreter: with `-m`, the caller's directory could put another module in its place."""
     command = Path(sys.executable).with_name("task-daemon")
     return [str(command)] if os.access(command, os.X_OK) else [sys.executable, "-m", "task_daemon"]
+
+
+def _await_unit(manager: str, path: str, end: float) -> str:
+    while not is_service_on(path):
+        if time.monotonic() >= end:
+            raise DaemonNotStarted(
+                f"cannot reach task-daemon at {path}: its unit is started and does not accept connections; {look_there(manager)}"
+            )
+        time.sleep(LOOK_EVERY)
+    return path
 
 
 def _await(home: Path, path: str, child: subprocess.Popen[bytes], end: float, wait: float) -> None:

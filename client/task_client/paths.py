@@ -1,9 +1,11 @@
-"""Where a daemon started on demand lives."""
+"""Where a daemon lives that nobody named: one of systemd's, or one started on demand."""
 
 import os
 from pathlib import Path
 
 ROOT = "TASK_DAEMON_WORKSPACE_ROOT"
+SOCKET_NAME = "task_daemon.socket"
+SYSTEM_SOCKET = f"/run/task-daemon/{SOCKET_NAME}"
 
 
 def default_workspace() -> Path:
@@ -16,4 +18,23 @@ def default_workspace() -> Path:
 
 
 def default_socket(workspace: str | Path | None = None) -> str:
-    return str((default_workspace() if workspace is None else Path(workspace).absolute()) / "task_daemon.socket")
+    """The workspace's. Without one: that of the user's or the machine's systemd unit, where it is there and may be written
+    to, else the default workspace's."""
+    if workspace is None:
+        for path in unit_sockets().values():
+            if os.access(path, os.W_OK):
+                return path
+        workspace = default_workspace()
+    return str(Path(workspace).absolute() / SOCKET_NAME)
+
+
+def unit_sockets() -> dict[str, str]:
+    """Where the shipped units listen, by systemd's name for the manager: `user` (if the caller has one), then `system`.
+
+    Empty when the environment names a root: then no unit is meant.
+    """
+    if os.environ.get(ROOT):
+        return {}
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    own = {"user": f"{runtime}/task-daemon/{SOCKET_NAME}"} if runtime else {}
+    return own | {"system": SYSTEM_SOCKET}

@@ -119,6 +119,7 @@ class ApiServer:
             idle_connection_timeout=IDLE_TIMEOUT,
             body_timeout=BODY_TIMEOUT,
         )
+        self.accepted = 0
         self._listening: list[socket.socket] = []
         self._inode: tuple[int, int] | None = None
         self._loop = IOLoop.current()
@@ -143,15 +144,24 @@ class ApiServer:
         sock.set_inheritable(False)
         self._listen(sock)
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._http.users)
+
+    def close_door(self) -> None:
+        """Accept nothing more; connections that are open are served on."""
+        for sock in self._listening:
+            self._loop.remove_handler(sock)
+            sock.close()
+        self._listening.clear()
+
     async def stop(self, deadline: float) -> None:
         """Accept nothing more, end all waiting, let answers in flight go out for at most `deadline` seconds, close.
 
         `Daemon.phase` should say "draining" before, so that kept connections get 503 and `Connection: close`.
         """
-        for sock in self._listening:
-            self._loop.remove_handler(sock)
-            sock.close()
-        self._listening.clear()
+        self.close_door()
         self._unlink()
         self._api.manager.stop_waiting()
         try:
@@ -190,6 +200,7 @@ class ApiServer:
                     self._pause(sock, error)
                     return
                 continue  # this client has gone before it was served
+            self.accepted += 1
             self._take(connection)
 
     def _pause(self, sock: socket.socket, error: OSError) -> None:
