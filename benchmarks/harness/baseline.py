@@ -24,7 +24,13 @@ class Baseline(Process):
         file = home / "answer"
         file.write_bytes(kept_answer(daemon))
         super().__init__(module("benchmarks.harness.baseline", self.socket, str(file)), home / "log")
-        self.await_that("it listened", lambda: Path(self.socket).exists())
+        self.await_that("it listened", lambda: listens(self.socket))
+
+
+def listens(path: str) -> bool:
+    """A socket that is there does not: it is bound first."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(path) == 0
 
 
 def kept_answer(daemon: Daemon) -> bytes:

@@ -24,7 +24,9 @@ from qemu.qmp.error import ProtocolError
 from task_daemon.core.errors import BackendError, BackendUnreachable
 
 log = logging.getLogger("task_daemon.backends")
-logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # it logs each failed connect twice at ERROR; we say it once
+# It logs each failed connect twice at ERROR, and a time-out within its own cleaning up as a bug of its own with a traceback at
+# CRITICAL; we say it once.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
 LETTING_GO = 1.0  # seconds for the end of a connection; it is dropped in any case
 LONGEST = 2048  # characters of an error from outside that are kept: it goes into tasks, histories, callbacks and the log

@@ -188,3 +188,8 @@ def _error_of(connection: QmpConnection) -> BaseException:
     except BackendUnreachable as error:
         return error
     raise AssertionError("answered")
+
+
+def test_the_library_says_nothing_of_what_we_say_ourselves() -> None:
+    """A time-out in its cleaning up is told at CRITICAL, with a traceback and the request to report it (seen under load)."""
+    assert not logging.getLogger("qemu.qmp.protocol").isEnabledFor(logging.CRITICAL)
