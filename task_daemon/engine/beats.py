@@ -5,6 +5,8 @@ and a wall clock that jumps changes nothing). A zone's place on the grid comes f
 In a zone whose backend looks at one task after the other, the tasks of one interval are spread over it in slots, so that
 none has to wait for all the others; a task's slot comes from its uid.
 A poll takes every group that is due and every task that is new or was poked; the zone is then busy until it is finished.
+Polls that were asked for, by new tasks and pokes, come at once in a zone that has nothing to do; after each poll they rest for
+a multiple of its length, so that a stream of them leaves most of the time to whoever asks. The grid does not rest.
 """
 
 import heapq
@@ -17,6 +19,8 @@ from task_daemon.core.measures import FAST, Durations
 from task_daemon.core.ports import Again, Idle, Times
 
 POKE_GAP = 0.05  # seconds between the starts of two polls of one zone that were asked for, not due
+REST = 3.0  # times the length of a poll: until the next one that was asked for, so those have a quarter of the time at most
+LONGEST_REST = 5.0  # seconds; where the interval is long and a poll slow, nobody who asked waits for longer than this
 NEVER = math.inf
 SLOT = 0.1  # seconds between two slots of a zone whose tasks are spread
 MOST_SLOTS = 1000  # of one interval
@@ -51,6 +55,7 @@ class _Zone:
         self.whole = False  # all groups were poked
         self.not_before = 0.0
         self.last_start = -NEVER
+        self.rested = -NEVER  # no poll that was only asked for begins before
         self.last_polled: float | None = None  # wall
         self.token = 0
         self.failures = 0
@@ -81,8 +86,16 @@ class _Zone:
             return NEVER
         due = self.due[0][0] if self.due and not self.idle else NEVER
         if self.fresh or self.poked or self.whole:
-            due = min(due, self.last_start + POKE_GAP)
+            due = min(due, self.soon())
         return max(due, self.not_before)
+
+    def soon(self) -> float:
+        """When a poll that is asked for may begin."""
+        return max(self.last_start + POKE_GAP, self.rested)
+
+    def rest(self, now: float) -> float:
+        """Seconds, should the poll under way end now."""
+        return min(REST * (now - self.last_start), LONGEST_REST)
 
 
 def _slots(interval: float) -> int:
@@ -154,7 +167,7 @@ class Beats:
         if zone is None:
             return
         if zone.paused and not paused:
-            zone.whole, zone.idle, zone.not_before = True, False, 0.0
+            zone.whole, zone.idle, zone.not_before, zone.rested = True, False, 0.0, -NEVER
         zone.paused = paused
         self._replan(zone)
 
@@ -226,6 +239,7 @@ class Beats:
         if zone.token != token or zone.state is not RUNNING:
             return
         zone.failures = 0
+        zone.rested = now + zone.rest(now)
         self._end(zone, outcome, now)
 
     def failed(self, zone_name: str, token: int, now: float) -> float | None:
@@ -274,7 +288,7 @@ class Beats:
             return Times(last, None)
         due = zone.grid(place, zone.last_start) if place in zone.taken else group.due
         if uid in zone.fresh or uid in zone.poked or zone.whole:
-            due = min(due, zone.last_start + POKE_GAP)
+            due = min(due, max(zone.soon(), now + zone.rest(now)) if zone.state is RUNNING else zone.soon())
         return Times(last, wall + max(0.0, max(due, zone.not_before) - now))
 
     def facts(self, now: float, wall: float) -> dict[str, dict[str, Any]]:

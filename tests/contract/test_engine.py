@@ -256,6 +256,27 @@ async def test_pokes_are_coalesced_when_there_are_many(case: Case) -> None:
     assert case.polled("z1") == [["disk-1"]]
 
 
+async def test_new_task_waits_for_the_rest_after_a_long_poll_and_is_told_so(case: Case) -> None:
+    def long(_: Beat) -> Again:
+        case.clock.advance(0.5)
+        return Again()
+
+    case.acts["z1"] = long
+    first, second = a_task(id="first"), a_task(id="second")
+    await case.register(first)
+    await case.advance(0.05)
+    assert case.polled("z1") == [["first"]]
+    ended = case.clock.now()
+    await case.register(second)
+    due = case.engine.times(second).next_poll_at
+    assert due is not None
+    assert ended + 1.0 <= due <= ended + 10.0
+    await case.advance(0.95)
+    assert case.polled("z1") == [["first"]]
+    await case.advance(due - case.clock.now() + 0.001)
+    assert "second" in case.polled("z1")[1]
+
+
 async def test_exception_of_a_poll_backs_the_zone_off_and_others_go_on(case: Case) -> None:
     def act(beat: Beat) -> Again:
         raise RuntimeError("broken")

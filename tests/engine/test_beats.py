@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from task_daemon.core.ports import Again
-from task_daemon.engine.beats import Beats
+from task_daemon.engine.beats import POKE_GAP, Beats
 
 
 def poll(beats: Beats, zone: str, now: float, outcome: Again | None = None) -> list[str]:
@@ -79,6 +79,79 @@ def test_poke_of_a_zone_takes_all_its_tasks() -> None:
     beats.poke("z")
     assert beats.due(0.1) == ["z"]
     assert poll(beats, "z", 0.1) == ["a", "b"]
+
+
+def polled_for(beats: Beats, zone: str, begin: float, seconds: float) -> float:
+    """One poll of this length; answers when it ended."""
+    token = beats.start(zone, begin, begin)
+    assert token is not None
+    beats.finish(zone, token, Again(), begin + seconds)
+    return begin + seconds
+
+
+def test_poll_that_was_asked_for_rests_after_a_long_one_and_the_grid_does_not() -> None:
+    beats = Beats()
+    beats.configure("z", 10.0, 0.0)
+    beats.add("z", "a", None, 0.0)
+    beats.due(0.0)
+    ended = polled_for(beats, "z", 0.0, 0.5)
+    grid = beats.next_due()
+    assert ended < grid <= 10.0
+    beats.add("z", "b", None, ended)
+
+    rested = ended + 1.5
+    assert beats.next_due() == min(rested, grid)
+    assert beats.times("z", "b", None, ended, ended, ended).next_poll_at == pytest.approx(min(rested, grid))
+    assert beats.due(min(rested, grid) - 0.001) == []
+    assert beats.due(rested) == ["z"]
+
+
+def test_no_poll_rests_for_longer_than_the_longest_rest_or_beyond_the_grid() -> None:
+    beats = Beats()
+    beats.configure("slow", 3600.0, 0.0)
+    beats.configure("quick", 2.0, 0.0)
+    beats.due(0.0)
+    for zone, rests in (("slow", 5.0), ("quick", 2.0)):
+        ended = polled_for(beats, zone, 0.0, 30.0)
+        beats.add(zone, "a", None, ended)
+        due = beats.times(zone, "a", None, ended, ended, ended).next_poll_at
+        assert due is not None
+        assert due <= ended + rests
+
+
+def test_polls_that_are_asked_for_without_end_leave_most_of_the_time_to_others() -> None:
+    beats = Beats()
+    beats.configure("z", 3600.0, 0.0)
+    beats.due(0.0)
+    now, polling = polled_for(beats, "z", 0.0, 0.001), 0.0
+    for number in range(1000):
+        beats.add("z", str(number), None, now)
+        begin = beats.next_due()
+        beats.due(begin)
+        length = (begin - now) * 2  # each task that came meanwhile costs more than there is time for
+        now, polling = polled_for(beats, "z", begin, min(length, 1.0)), polling + min(length, 1.0)
+
+    assert polling <= now / 4 * 1.01
+
+
+def test_task_that_comes_during_a_poll_is_told_no_time_before_that_has_ended_and_rested() -> None:
+    beats = Beats()
+    beats.configure("z", 60.0, 0.0)
+    beats.due(0.0)
+    assert beats.start("z", 0.0, 0.0) == 1
+    beats.add("z", "a", None, 0.0)
+    assert beats.times("z", "a", None, 0.0, 0.001, 0.001).next_poll_at == POKE_GAP
+    assert beats.times("z", "a", None, 0.0, 1.0, 1.0).next_poll_at == 4.0
+
+
+def test_resumed_zone_is_polled_at_once_when_its_last_poll_was_long() -> None:
+    beats = Beats()
+    beats.configure("z", 60.0, 0.0)
+    beats.due(0.0)
+    ended = polled_for(beats, "z", 0.0, 1.0)
+    beats.pause("z", True)
+    beats.pause("z", False)
+    assert beats.due(ended) == ["z"]
 
 
 def test_dropped_task_is_not_polled_when_it_was_taken_before() -> None:

@@ -1,15 +1,10 @@
 """What one poll costs each of its tasks, counted, not timed: the calls that Python makes on the thread that polls, and the
-statements that reach the store. More of either is more CPU on any machine.
-
-A baseline is what was counted when the code was last looked at for its cost. Beyond it by more than a tenth a change made
-polling dearer: find out why. Far below it: lower it, so that what was won is kept.
+statements that reach the store. More of either is more CPU on any machine. The baselines are in test_cost.json; how they are
+renewed says tests/costs.py.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -18,14 +13,15 @@ from tornado.platform.asyncio import AsyncIOLoop
 from task_daemon.clock import FakeClock
 from task_daemon.core.model import Progress, Report
 from task_daemon.core.ports import Again, Beat, Idle
+from task_daemon.engine.beats import POKE_GAP
 from task_daemon.engine.local.engine import LocalEngine
 from task_daemon.tracking.manager import Limits
 from task_daemon.tracking.poll import Poller
-from tests.tracking.outside import GOING_ON, SUCCEEDED, Outside, World
+from tests.costs import Calls, counted, expect_cost
+from tests.tracking.outside import GOING_ON, INTERVAL, SUCCEEDED, Outside, World
 from tests.waiting import PATIENCE
 
 TASKS = 200
-MORE, LESS = 1.1, 0.7  # times the baseline
 
 
 class Counting:
@@ -34,17 +30,11 @@ class Counting:
     def __init__(self, poller: Poller) -> None:
         self._poller = poller
         self.expire = poller.expire
-        self.calls = 0
+        self.calls = Calls()
 
     def __call__(self, beat: Beat) -> Again | Idle:
-        sys.setprofile(self._count)
-        try:
+        with counted(self.calls):
             return self._poller(beat)
-        finally:
-            sys.setprofile(None)
-
-    def _count(self, _frame: FrameType, event: str, _what: Any) -> None:
-        self.calls += event in {"call", "c_call"}
 
 
 class Counted(World):
@@ -57,16 +47,16 @@ class Counted(World):
         self.poller = self.counting  # type: ignore[assignment]
         self.statements: list[str] = []
 
-    async def of_one_beat(self, report: Report) -> float:
+    async def of_one_beat(self, report: Report, after: float = INTERVAL) -> float:
         """Calls for each task in a poll that answers so for all."""
         self.outside.report = lambda _task: report
         engine = self.engine
         assert isinstance(engine, LocalEngine)
-        self.counting.calls = 0
+        self.counting.calls.made = 0
         engine.store.connection.set_trace_callback(self.statements.append)
-        await self.beat()
+        await self.pass_(after)
         engine.store.connection.set_trace_callback(None)
-        return self.counting.calls / TASKS
+        return self.counting.calls.made / TASKS
 
     def written(self) -> dict[str, int]:
         """How many statements of each kind there were, by their first words."""
@@ -89,15 +79,11 @@ def world(io_loop: AsyncIOLoop, clock: FakeClock, short_path: Path) -> Iterator[
     io_loop.run_sync(world.engine.close, timeout=PATIENCE)
 
 
-def expect(calls: float, baseline: float) -> None:
-    assert baseline * LESS <= calls <= baseline * MORE
-
-
 async def test_poll_that_learns_nothing_costs_little_and_writes_nothing(world: Counted) -> None:
     before = world.engine.status()["store"]["commits"]
     calls = await world.of_one_beat(GOING_ON)
 
-    expect(calls, 21.5)
+    expect_cost(__file__, "a poll that learns nothing, for each task", calls)
     assert world.statements == []
     assert world.engine.status()["store"]["commits"] == before
 
@@ -106,14 +92,24 @@ async def test_progress_costs_little_and_writes_nothing(world: Counted) -> None:
     await world.of_one_beat(replace(GOING_ON, progress=Progress(done=1, total=9)))
     calls = await world.of_one_beat(replace(GOING_ON, progress=Progress(done=2, total=9)))
 
-    expect(calls, 48.5)
+    expect_cost(__file__, "progress, for each task", calls)
     assert world.statements == []
     assert world.engine.status()["dirty"] == TASKS
+
+
+async def test_first_poll_of_a_task_costs_one_change_and_one_event(world: Counted) -> None:
+    for number in range(TASKS):
+        await world.register(f"new{number}")
+    calls = await world.of_one_beat(GOING_ON, after=POKE_GAP)
+
+    expect_cost(__file__, "the first poll of a task", calls)
+    assert len(world.outside.polls[-1]) == TASKS
+    assert world.written() == {"INSERT INTO": TASKS, "UPDATE task": TASKS}
 
 
 async def test_end_of_a_task_costs_one_change_and_one_event(world: Counted) -> None:
     calls = await world.of_one_beat(SUCCEEDED)
 
-    expect(calls, 43.5)
+    expect_cost(__file__, "the end of a task", calls)
     assert world.written() == {"INSERT INTO": TASKS, "UPDATE task": TASKS}
     assert world.statements.count("COMMIT") == 1
