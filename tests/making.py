@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from msgspec import json
+
 from task_daemon.core.model import Mode, Owner, Task
 from task_daemon.core.uids import new_uid
+from task_daemon.core.view import Shown
 
 NOW = 1_800_000_000.0
 
@@ -24,3 +27,9 @@ def a_task(**members: Any) -> Task:
         "deadline_at": now + timeout,
     }
     return Task(**(defaults | members))
+
+
+def members(view: Shown) -> dict[str, Any]:
+    """A view as whoever reads its JSON sees it."""
+    seen: dict[str, Any] = json.decode(json.encode(view))
+    return seen

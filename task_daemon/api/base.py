@@ -23,6 +23,7 @@ from task_daemon.api.parameters import Parameters
 from task_daemon.api.problems import MethodNotAllowed, NotAcceptable, TooLarge, UnsupportedMediaType, problem, refusal_of
 from task_daemon.core.errors import InvalidBody, NotFound, Refusal
 from task_daemon.core.model import Task
+from task_daemon.core.view import Shown
 from task_daemon.tracking.manager import TaskManager
 
 log = logging.getLogger("task_daemon.api")
@@ -207,9 +208,9 @@ class Handler(RequestHandler):
         self.caller.check_change(task.owner.uid, f"task {uid}")
         return task
 
-    def shown(self, view: dict[str, Any]) -> dict[str, Any]:
-        """A task as the caller may see it."""
-        return view if self.caller.sees_all_of(view["owner"]["uid"]) else redaction.task(view)
+    def shown(self, task: Task, view: Shown) -> Shown:
+        """The view of a task as the caller may see it."""
+        return view if self.caller.sees_all_of(task.owner.uid) else redaction.task(view)
 
     async def unless_hung_up(self, waiting: Awaitable[Result]) -> Result:
         """The result; the waiting ends when the client hangs up, so that nobody is waited for."""

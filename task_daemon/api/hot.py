@@ -61,7 +61,7 @@ async def register(api: Api, caller: Caller, raw: bytes, key: str | None) -> Rep
     (added,) = await api.manager.register((bodies.registration(raw),), caller.owner, key)
     if added.replayed:
         return await _replayed(api.manager, added)
-    view, retry_after = api.manager.fresh(added.task)
+    (view,), retry_after = api.manager.fresh((added.task,))
     headers = {"Location": f"/v1/tasks/{added.task.uid}", "Retry-After": str(math.ceil(retry_after))}
     return Reply(202, headers, _encode(view))
 
@@ -84,11 +84,12 @@ async def register_all(api: Api, caller: Caller, registrations: list[Registratio
             raise
         raise bodies.of_a_batch(refusal, 0) from None
     headers = {"Idempotency-Replayed": "true"} if all(each.replayed for each in added) else {}
-    headers["Retry-After"] = str(math.ceil(manager.retry_after(added[0].task)))
+    tasks = [each.task for each in added]
     if any(each.replayed for each in added):
-        views = await manager.views([each.task for each in added])
+        retry_after, views = manager.retry_after(tasks[0]), await manager.views(tasks)
     else:
-        views = [manager.fresh(each.task)[0] for each in added]
+        views, retry_after = manager.fresh(tasks)
+    headers["Retry-After"] = str(math.ceil(retry_after))
     return Reply(202, headers, _encode({"tasks": views}))
 
 

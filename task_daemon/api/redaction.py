@@ -2,20 +2,20 @@
 
 from typing import Any
 
+from msgspec.structs import replace
+
+from task_daemon.core.view import Shown, TaskView
+
 FLAG = "redacted"
 PENDING = "its callbacks to be accepted"
 
 
-def task(view: dict[str, Any]) -> dict[str, Any]:
+def task(view: Shown) -> TaskView:
     """Without `params`, `callback`, the backend's own details of an error and the registrant's `x_...` members."""
-    kept = {name: value for name, value in view.items() if not name.startswith("x_")}
-    error = view["error"]
-    return kept | {
-        "params": None,
-        "callback": None,
-        "error": None if error is None else error | {"backend": None},
-        "flags": [*view["flags"], FLAG],
-    }
+    if isinstance(view, dict):
+        view = TaskView(**{name: value for name, value in view.items() if not name.startswith("x_")})
+    error = None if view.error is None else view.error | {"backend": None}
+    return replace(view, params=None, callback=None, error=error, flags=(*view.flags, FLAG))
 
 
 def delivery(view: dict[str, Any]) -> dict[str, Any]:

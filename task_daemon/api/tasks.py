@@ -25,8 +25,8 @@ class Tasks(Handler):
 
     async def post(self) -> None:
         if self.query.flag("validate_only"):
-            (task,) = self.manager.validate([bodies.registration(self.body())], self.caller.owner)
-            self.answer(self.manager.fresh(task)[0])
+            valid = self.manager.validate([bodies.registration(self.body())], self.caller.owner)
+            self.answer(self.manager.fresh(valid)[0][0])
         elif (wait := self.preferred_wait()) is None:
             self.reply(await hot.register(self.api, self.caller, self.body(), self.idempotency_key()))
         else:
@@ -48,9 +48,10 @@ class Tasks(Handler):
         query = self._query()
         bound = replace(query, limit=0)
         page = await self.manager.find(replace(query, before_uid=self.query.after(bound)))
-        views = [self.shown(view) for view in await self.manager.views(page.tasks)]
+        views = await self.manager.views(page.tasks)
+        shown = [self.shown(task, view) for task, view in zip(page.tasks, views, strict=True)]
         token = page_token(bound, page.tasks[-1].uid) if page.more and page.tasks else None
-        self.answer({"tasks": views, "next_page_token": token, "cursor": page.cursor})
+        self.answer({"tasks": shown, "next_page_token": token, "cursor": page.cursor})
 
     def _query(self) -> Query:
         query = self.query
@@ -105,7 +106,7 @@ class One(Handler):
         if self.check_etag_header():  # the client has this revision
             self.set_status(304)
             return
-        self.answer(self.shown(await self.manager.view(task)))
+        self.answer(self.shown(task, await self.manager.view(task)))
 
     def _known(self, task: Task) -> int:
         """The revision that the client has."""

@@ -25,7 +25,7 @@ from task_daemon.core.errors import (
 from task_daemon.core.measures import Measures
 from task_daemon.core.model import FINAL, Change, Delivery, Event, Mode, Owner, Query, State, Task
 from task_daemon.core.ports import Added, Backlog, Clock, Engine, NewTask, Page, Times, Zone
-from task_daemon.core.view import task_view
+from task_daemon.core.view import Shown, fresh_view, task_view
 from task_daemon.tracking.admit import Admission, Registration
 from task_daemon.tracking.feed import Feed, Follower
 from task_daemon.tracking.notify import Notices
@@ -177,29 +177,47 @@ class TaskManager:
             for woken in waiters:
                 woken.set()
 
-    async def view(self, task: Task) -> dict[str, Any]:
+    async def view(self, task: Task) -> Shown:
         """The task of the REST contract."""
         return (await self.views([task]))[0]
 
-    async def views(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    async def views(self, tasks: Sequence[Task]) -> list[Shown]:
         counts = await self._engine.callback_counts([task.uid for task in tasks])
         return [self._view(task, counts.get(task.uid, NO_CALLBACKS)) for task in tasks]
 
-    def fresh(self, task: Task) -> tuple[dict[str, Any], float]:
-        """View and `retry_after` of a task that was just registered: nobody can have been told anything yet."""
+    def _view(self, task: Task, callbacks: Mapping[str, int]) -> Shown:
         times = self._engine.times(task)
-        return self._view(task, NO_CALLBACKS, times), self._retry_after(times)
-
-    def _view(self, task: Task, callbacks: Mapping[str, int], times: Times | None = None) -> dict[str, Any]:
-        known = times or self._engine.times(task)
         return task_view(
             task,
             cancellable=self._cancellable(task),
-            last_polled_at=known.last_polled_at,
-            next_poll_at=known.next_poll_at,
+            last_polled_at=times.last_polled_at,
+            next_poll_at=times.next_poll_at,
             unreachable=not task.done and self._book.unreachable(task.zone),
-            callbacks=dict(callbacks),
+            callbacks=callbacks,
         )
+
+    def fresh(self, tasks: Sequence[Task]) -> tuple[list[Shown], float]:
+        """Views of tasks as they were registered a moment ago, and the `retry_after` of the first: nobody can have been told
+        anything yet, and tasks that are polled together come up together."""
+        times: dict[object, Times] = {}
+        reached: dict[str, bool] = {}
+        views: list[Shown] = []
+        for task in tasks:
+            zone = self._zones[task.zone]
+            place = task.uid if zone.one_by_one else (zone.name, task.poll_interval)
+            known = times.get(place)
+            if known is None:
+                known = times[place] = self._engine.times(task)
+                reached[zone.name] = self._book.unreachable(zone.name)
+            view = fresh_view(
+                task,
+                cancellable=self._cancellable(task),
+                next_poll_at=known.next_poll_at,
+                unreachable=reached[zone.name],
+                callbacks=NO_CALLBACKS,
+            )
+            views.append(view)
+        return views, self._retry_after(next(iter(times.values())))
 
     def retry_after(self, task: Task) -> float:
         """Seconds after which asking again is worth it: the next poll."""

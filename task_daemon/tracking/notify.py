@@ -66,10 +66,9 @@ class Notices:
 
     def _webhook(self, task: Task, event: Event) -> Delivery:
         assert task.callback is not None
-        seen = task_view(task)
-        body = json.encode({"task": seen})
+        body = json.encode({"task": task_view(task)})
         if len(body) > BODY_LIMIT:
-            body = json.encode({"task": seen | {"params": None}})
+            body = json.encode({"task": task_view(replace(task, params=None))})
         url = task.callback.url
         return _delivery(task, event, 0, "webhook", self._lane(url), "POST", url, body, task.callback.secret)
 

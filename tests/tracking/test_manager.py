@@ -21,6 +21,7 @@ from task_daemon.core.errors import (
 )
 from task_daemon.core.model import Owner, State, Task
 from task_daemon.tracking.manager import Limits
+from tests.making import members
 from tests.tracking.outside import (
     OWNER,
     SUCCEEDED,
@@ -307,30 +308,30 @@ async def test_a_wait_that_is_given_up_leaves_nothing_behind(world: World) -> No
 async def test_a_view_shows_what_only_the_engine_knows(world: World, outside: Outside) -> None:
     task = await ended(world, outside, callback=TOLD)
     live = await world.register("live")
-    first, second = await world.manager.views([task, live])
+    first, second = map(members, await world.manager.views([task, live]))
 
     assert first["callbacks"] == {"pending": 0, "delivered": 1, "dead": 0}
     assert (first["next_poll_at"], second["last_polled_at"]) == (None, None)
     assert second["next_poll_at"] is not None
-    assert world.manager.fresh(live)[0] == second
-    assert await world.manager.view(task) == first
+    assert [members(view) for view in world.manager.fresh([live])[0]] == [second]
+    assert members(await world.manager.view(task)) == first
 
 
 async def test_only_live_tasks_are_shown_as_out_of_reach(world: World, outside: Outside) -> None:
     done, live = await ended(world, outside), await world.register("live")
     world.book.failed("z1", "refused")
 
-    assert [world.manager.fresh(task)[0]["flags"] for task in (done, live)] == [[], ["backend_unreachable"]]
+    assert [members(await world.manager.view(task))["flags"] for task in (done, live)] == [[], ["backend_unreachable"]]
 
 
 async def test_whether_a_task_can_be_cancelled_is_shown(make: Make, outside: Outside, short_path: Path) -> None:
     world = await make(short_path, z1=outside)
     tasks = [await world.register(), await world.run("run"), await world.run("fixed", action="fixed")]
-    assert [world.manager.fresh(task)[0]["cancellable"] for task in tasks] == [False, True, False]
+    assert [members(await world.manager.view(task))["cancellable"] for task in tasks] == [False, True, False]
     await world.engine.close()
     again = await make(short_path, z2=Outside())
 
-    assert not again.manager.fresh(tasks[1])[0]["cancellable"], "its zone is not configured any more"
+    assert not members(await again.manager.view(tasks[1]))["cancellable"], "its zone is not configured any more"
 
 
 async def test_asking_again_is_worth_it_after_the_next_poll(world: World, clock: FakeClock) -> None:
@@ -338,7 +339,7 @@ async def test_asking_again_is_worth_it_after_the_next_poll(world: World, clock:
     assert world.manager.retry_after(task) == 1.0
     await world.beat()
 
-    view = world.manager.fresh(await world.manager.get(task.uid))[0]
+    view = members(await world.manager.view(await world.manager.get(task.uid)))
     seconds = world.manager.retry_after(task)
     assert 1.0 < seconds <= 10.0
     assert view["next_poll_at"] is not None

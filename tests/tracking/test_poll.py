@@ -16,6 +16,7 @@ from task_daemon.core.model import CallbackTarget, Change, Draft, Progress, Repo
 from task_daemon.engine.memory import MemoryBeat
 from task_daemon.tracking.admit import Registration
 from task_daemon.tracking.poll import ASKED_ALONE, GIVEN_UP_AFTER
+from tests.making import members
 from tests.tracking.outside import (
     GOING_ON,
     HOOK,
@@ -327,13 +328,13 @@ async def test_i6_nothing_fails_while_a_zone_gives_no_answer_and_it_comes_back(
     outside.answer = fails_with(SILENT)
     await world.beat(4)
     assert await state(world, task) is State.RUNNING
-    assert (await world.manager.view(await world.manager.get(task.uid)))["flags"] == ["backend_unreachable"]
+    assert members(await world.manager.view(await world.manager.get(task.uid)))["flags"] == ["backend_unreachable"]
     assert (world.zone()["state"], world.zone()["last_error"]) == ("unreachable", "no answer within 5 s")
     assert (world.zone("z2")["state"], len(other.polls)) == ("ok", 5)
     outside.answer = outside.one_by_one
     await world.beat(7)
 
-    view = await world.manager.view(await world.manager.get(task.uid))
+    view = members(await world.manager.view(await world.manager.get(task.uid)))
     assert (view["flags"], world.zone()["state"], world.zone()["last_error"]) == ([], "ok", None)
     said = [record.getMessage() for record in caplog.records if record.name == "task_daemon.tracking"]
     assert said == ["cannot poll zone z1: no answer within 5 s", "zone z1 answers again"]
@@ -423,7 +424,7 @@ async def test_f6_a_hung_call_is_shown_and_the_other_zones_go_on(
     assert (world.zone()["state"], world.zone("z2")["state"]) == ("hung", "ok")
     assert world.zone()["last_error"] == "no answer for 20 s to a call that should take at most 5 s"
     assert [await state(world, task) for task in (hung, fine)] == [State.QUEUED, State.RUNNING]
-    assert (await world.manager.view(hung))["flags"] == ["backend_unreachable"]
+    assert members(await world.manager.view(hung))["flags"] == ["backend_unreachable"]
     assert len(other.polls) == 3
     gate.set()
     await world.engine.idle()
