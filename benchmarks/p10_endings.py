@@ -2,8 +2,8 @@
 
 The receiver is lean and runs in a process of its own. A rate counts from the moment the poll saw the ends (the `timestamp` of
 the callbacks) until the last callback has come: the ends and their callbacks are put on disk within that time. The processor
-time is the daemon's alone, for one task from being seen to the record of its receiver's answer. It logs each end and each
-callback, as it does by default.
+time is the daemon's alone, for one task from being seen to the record of its receiver's answer. It logs as it
+does by default: the first of a crowd, and how many others there are.
 """
 
 import time

@@ -1,11 +1,10 @@
 """The access log: one line for each request that changes something or goes wrong.
 
 A crowd of registrations would spend a quarter of its time on such lines. So of hot requests that went well only the first
-LINES of a second have one, and one line counts the others; each registration is an event in any case, and has its line with
-log_level = "debug".
+of a second have one, and one line counts the others (core/crowd.py); each registration is an event in any case, and has its
+line with log_level = "debug".
 """
 
-import asyncio
 import logging
 import re
 import time
@@ -13,13 +12,13 @@ import time
 from tornado.web import RequestHandler
 
 from task_daemon.api.access import Caller
+from task_daemon.core.crowd import Crowd
 from task_daemon.core.errors import Refusal
 
 log = logging.getLogger("task_daemon.api")
 
 TASK = re.compile(r"/v1/tasks/([0-9a-f-]{36})(?:/|$)")
 SAFE = frozenset({"GET", "HEAD"})
-LINES = 50  # a second, of hot requests that went well
 LONGEST = 1000  # characters of what a caller sent; a body may hold names of any length
 
 
@@ -71,27 +70,16 @@ class Thinned:
     """Which hot requests that went well have a line of their own."""
 
     def __init__(self) -> None:
-        self._since = -1.0
-        self._written = 0
-        self._left_out = 0
+        self._crowd = Crowd(_tell)
 
     def has_line(self) -> bool:
         """Event loop."""
-        now = time.monotonic()
-        if now - self._since >= 1.0:
-            self._since, self._written = now, 0
-        self._written += 1
-        if self._written <= LINES or log.isEnabledFor(logging.DEBUG):
-            return True
-        if not self._left_out:
-            asyncio.get_running_loop().call_later(1.0, self._tell)
-        self._left_out += 1
-        return False
+        return log.isEnabledFor(logging.DEBUG) or self._crowd.has_line(time.monotonic())
 
-    def _tell(self) -> None:
-        text = '%d more requests were carried out in the last second; /v1/events has them, log_level = "debug" shows each'
-        log.info(text, self._left_out)
-        self._left_out = 0
+
+def _tell(left_out: int) -> None:
+    text = '%d more requests were carried out in the last second; /v1/events has them, log_level = "debug" shows each'
+    log.info(text, left_out)
 
 
 def _one_line(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from task_daemon.core import crash
 from task_daemon.core.backoff import CALLBACK_SCHEDULE, CLIENT_ERROR_TRIES, RETRY_AFTER_CAP, before_attempt
+from task_daemon.core.crowd import Crowd
 from task_daemon.core.model import Attempt, Delivery
 from task_daemon.core.ports import Answer, Clock, Delivered, Later, Outcome, Refused, Sender, Unsendable
 
@@ -29,6 +30,7 @@ class Deliverer:
         self._clock = clock
         self._schedule = schedule
         self._chance = chance
+        self._crowd = Crowd(_tell_left_out)
 
     async def __call__(self, delivery: Delivery) -> Outcome:
         now, began = self._clock.now(), self._clock.monotonic()
@@ -44,7 +46,10 @@ class Deliverer:
         else:
             crash.reach("callback.after")
             outcome = self._judge(delivery, answer, now)
-        _say(delivery, outcome)
+        if not isinstance(outcome, Delivered):
+            _say_why_not(delivery, outcome)
+        elif log.isEnabledFor(logging.INFO) and (self._crowd.has_line(began) or log.isEnabledFor(logging.DEBUG)):
+            log.info("told %s of task %s: %s", _where(delivery), delivery.uid, delivery.type, extra={"uid": delivery.uid})
         return outcome
 
     def _judge(self, delivery: Delivery, answer: Answer, now: float) -> Outcome:
@@ -80,12 +85,8 @@ def _client_errors_before(delivery: Delivery) -> int:
     return count
 
 
-def _say(delivery: Delivery, outcome: Outcome) -> None:
-    extra = {"uid": delivery.uid}
-    where = f"{delivery.method} {delivery.url}" if delivery.via == "region" else delivery.target
-    if isinstance(outcome, Delivered):
-        log.info("told %s of task %s: %s", where, delivery.uid, delivery.type, extra=extra)
-        return
+def _say_why_not(delivery: Delivery, outcome: Later | Refused) -> None:
+    extra, where = {"uid": delivery.uid}, _where(delivery)
     attempt = outcome.attempt
     said = f"{attempt.error or attempt.status}"
     if isinstance(outcome, Later):
@@ -94,3 +95,12 @@ def _say(delivery: Delivery, outcome: Outcome) -> None:
     else:
         text = "cannot tell %s of task %s: %s; given up after attempt %d, replay it with POST /v1/callbacks/%s/replay"
         log.error(text, where, delivery.uid, said, delivery.attempts + 1, delivery.id, extra=extra)
+
+
+def _tell_left_out(count: int) -> None:
+    text = '%d more callbacks were accepted in the last second; /v1/callbacks has them, log_level = "debug" shows each'
+    log.info(text, count)
+
+
+def _where(delivery: Delivery) -> str:
+    return f"{delivery.method} {delivery.url}" if delivery.via == "region" else delivery.target

@@ -28,6 +28,8 @@ LARGEST_REPORT = 65_536  # bytes of JSON; it goes into the task, which is writte
 LONGEST_MESSAGE = 4096  # characters
 ASKED_ALONE = 16  # tasks in one poll over which the backend raised before
 GIVEN_UP_AFTER = 64  # calls in a row that raised: the rest of the tasks is asked about with the next poll
+AT_ONCE = 256  # tasks in one commit: while the next ones are written the callbacks of these are sent
+SAID_AT_ONCE = 16  # of those in one commit that succeeded, tasks with a line of their own in the log
 ONE_BY_ONE = 16  # tasks looked at before what was seen is written down, where each takes a call of its own
 STARTS_PER_POLL = 16  # so that a crowd of new tasks does not keep the running ones waiting
 
@@ -85,8 +87,7 @@ class Poller:
             return []
         taken = self._engine.report(beat, [self._notices.attach(change) for change in changes])
         written = [change for change, ok in zip(changes, taken, strict=True) if ok]
-        for change in written:
-            _say(change)
+        _say([change.task for change in written if change.task.done and not change.before.done])
         return [change.task for change in written]
 
     def expire(self, tasks: Sequence[Task]) -> None:
@@ -174,6 +175,12 @@ class Poller:
     def _look_at(self, beat: Beat, zone: Zone, tasks: Sequence[Task], since: float | None) -> list[Task]:
         reports = self._ask_about(beat, zone, tasks)
         now = self._clock.now()
+        pieces = (tasks[start : start + AT_ONCE] for start in range(0, len(tasks), AT_ONCE))
+        return [task for piece in pieces for task in self._write_down(beat, zone, piece, reports, now, since)]
+
+    def _write_down(
+        self, beat: Beat, zone: Zone, tasks: Sequence[Task], reports: Mapping[str, Report], now: float, since: float | None
+    ) -> list[Task]:
         changes: list[Change] = []
         for task in tasks:
             report = reports.get(task.uid)
@@ -318,12 +325,19 @@ def _readable(said: BaseException | str, how: Callable[[Any], str] = str) -> str
     return text[:LONGEST_MESSAGE].encode(errors="replace").decode()
 
 
-def _say(change: Change) -> None:
-    """One line for each end; everything else is in the task's events."""
-    task = change.task
-    if task.done and not change.before.done:
-        why = f": {task.error.kind}: {task.error.message}" if task.error else ""
-        log.info("task %s (%s %s) %s%s", task.uid, task.action, task.id, task.state.value, why, extra=_about(task))
+def _say(ended: Sequence[Task]) -> None:
+    """One line for each end; of a crowd that succeeded at once, a few lines and one that counts the others. Everything else is
+    in the tasks' events."""
+    everything = log.isEnabledFor(logging.DEBUG)
+    crowd = [] if everything else [task for task in ended if task.state is State.SUCCEEDED][SAID_AT_ONCE:]
+    left_out = {task.uid for task in crowd}
+    for task in ended:
+        if task.uid not in left_out:
+            why = f": {task.error.kind}: {task.error.message}" if task.error else ""
+            log.info("task %s (%s %s) %s%s", task.uid, task.action, task.id, task.state.value, why, extra=_about(task))
+    if crowd:
+        text = '%d more tasks of zone %s succeeded; /v1/events has them, log_level = "debug" shows each'
+        log.info(text, len(crowd), crowd[0].zone, extra={"zone": crowd[0].zone})
 
 
 def _about(task: Task) -> dict[str, str]:

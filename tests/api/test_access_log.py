@@ -6,7 +6,8 @@ import logging
 import pytest
 from tornado.platform.asyncio import AsyncIOLoop
 
-from task_daemon.api.access_log import LINES, Thinned
+from task_daemon.api.access_log import Thinned
+from task_daemon.core.crowd import LINES
 
 
 async def test_a_crowd_has_some_lines_and_one_that_counts_the_others(

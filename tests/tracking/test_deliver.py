@@ -1,11 +1,14 @@
 """What each answer of a receiver means, and when the next attempt is made."""
 
-from collections.abc import Sequence
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
 
 import pytest
 from msgspec.structs import replace
 
 from task_daemon.clock import FakeClock
+from task_daemon.core.crowd import LINES
 from task_daemon.core.model import Attempt, Delivery
 from task_daemon.core.ports import Answer, Delivered, Later, Outcome, Refused, Unsendable
 from task_daemon.tracking.deliver import Deliverer
@@ -122,3 +125,21 @@ async def test_attempts_are_counted_from_one() -> None:
     await deliverer(replace(delivery, attempts=1))
 
     assert sender.attempts == [1, 2]
+
+
+async def test_a_crowd_of_accepted_callbacks_has_some_lines_and_one_that_counts_the_others(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "task_daemon.tracking")
+    later: list[Callable[[], None]] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda _seconds, call: later.append(call))
+    deliver = Deliverer(Script(*[Answer(200, 0.1)] * (LINES + 2), Answer(410, 0.1)), FakeClock(NOW))
+    for _ in range(LINES + 3):
+        await deliver(a_delivery())
+    (tell,) = later
+    tell()
+
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == LINES + 2
+    assert said[-2].startswith("cannot tell http://127.0.0.1:1 of task u: answered 410")
+    assert said[-1].startswith("2 more callbacks were accepted in the last second")
