@@ -24,6 +24,8 @@ ROW = Row(
         Figure("old_eight", "`register_task()`, 8 processes", "/s", at_least(5000), gate=3500),
         Figure("p99_eight", "`Client`, 8 processes, 99th percentile", "ms"),
         Figure("cpu_eight", "`Client`, 8 processes, CPU of all for one", "µs"),
+        Figure("own_one", "`Client`, 1 process, CPU of the client for one", "µs"),
+        Figure("own_old_one", "`register_task()`, 1 process, CPU of the client for one", "µs"),
         Figure("command", "`taskctl register`, one call", "ms", at_most(120)),
     ],
     rounds=3,
@@ -41,6 +43,8 @@ def measure(bench: Bench) -> None:
             old_eight=old_eight.rate,
             p99_eight=eight.p99_ms,
             cpu_eight=eight.cpu_us,
+            own_one=one.own_us,
+            own_old_one=old_one.own_us,
             command=command(bench, turn),
         )
 

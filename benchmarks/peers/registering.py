@@ -13,12 +13,13 @@ LEAD_EACH = 0.3
 
 @dataclass(frozen=True)
 class Registered:
-    """`cpu_us` is that of all processes, store and clients, for one registration."""
+    """For one registration: `cpu_us` of all processes, store and clients, `own_us` of the clients alone."""
 
     rate: float  # a second
     p99_ms: float
     max_ms: float
     cpu_us: float
+    own_us: float
 
 
 def registering(system: System, clients: int, seconds: float, daemon: Daemon | None = None) -> Registered:
@@ -28,10 +29,12 @@ def registering(system: System, clients: int, seconds: float, daemon: Daemon | N
     time.sleep(max(0.0, at - 0.05 - time.monotonic()))
     before = _cpu(system, daemon)
     told = finished(begun, seconds + 60)
-    used = _cpu(system, daemon) - before + sum(client["cpu"] for client in told)
+    own = sum(client["cpu"] for client in told)
+    used = _cpu(system, daemon) - before + own
     taken = sorted(each for client in told for each in client["taken"])
     rate = sum(len(client["taken"]) / client["seconds"] for client in told)
-    return Registered(rate, taken[int(0.99 * (len(taken) - 1))] * 1e3, taken[-1] * 1e3, used / len(taken) * 1e6)
+    each = 1e6 / len(taken)
+    return Registered(rate, taken[int(0.99 * (len(taken) - 1))] * 1e3, taken[-1] * 1e3, used * each, own * each)
 
 
 def _cpu(system: System, daemon: Daemon | None) -> float:

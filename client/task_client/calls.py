@@ -15,6 +15,7 @@ log = logging.getLogger("task_client.calls")
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 NOTHING_STORED = frozenset({"starting", "draining"})
 """Refusals after which even a request that must not be repeated may be: the daemon did not look at it."""
 
@@ -126,7 +127,8 @@ def encode(headers: Mapping[str, str] | None, body: Any) -> tuple[dict[str, str]
     sent = {"Accept": "application/json", **(headers or {})}
     if body is None:
         return sent, None
-    return {**sent, "Content-Type": "application/json"}, json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    sent["Content-Type"] = "application/json"
+    return sent, _json(body).encode()
 
 
 def _text(value: Any) -> str:

@@ -1,8 +1,8 @@
 """The client: one method for each thing the daemon can be asked."""
 
 import builtins
+import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -312,7 +312,7 @@ def draft(id: str, action: str, zone: str, **given: Any) -> Object:  # noqa: A00
 
 def keyed(idempotency_key: str | None = None, wait: float | None = None) -> dict[str, str]:
     """The headers of a registration: a key that makes repeating it safe, and for how many seconds its end is waited for."""
-    headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+    headers = {"Idempotency-Key": idempotency_key or os.urandom(16).hex()}
     return headers if wait is None else {**headers, "Prefer": f"wait={wait:g}"}
 
 

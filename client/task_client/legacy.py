@@ -68,8 +68,11 @@ class HttpUnixDomainSocketClient:
         return decoded
 
     def transport(self, socket_path: str) -> Transport:
-        with self._lock:
-            return self._transports.setdefault(socket_path, SocketTransport(socket_path))
+        found = self._transports.get(socket_path)
+        if found is None:
+            with self._lock:
+                found = self._transports.setdefault(socket_path, SocketTransport(socket_path))
+        return found
 
 
 _default: HttpUnixDomainSocketClient | None = None
@@ -79,10 +82,11 @@ _default_lock = threading.Lock()
 def get_client() -> HttpUnixDomainSocketClient:
     """The one default client of this process, made on first use."""
     global _default
-    with _default_lock:
-        if _default is None:
-            _default = HttpUnixDomainSocketClient()
-        return _default
+    if _default is None:
+        with _default_lock:
+            if _default is None:
+                _default = HttpUnixDomainSocketClient()
+    return _default
 
 
 def register_task(

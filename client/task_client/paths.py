@@ -1,6 +1,7 @@
 """Where a daemon lives that nobody named: one of systemd's, or one started on demand."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = "TASK_DAEMON_WORKSPACE_ROOT"
@@ -10,11 +11,7 @@ SYSTEM_SOCKET = f"/run/task-daemon/{SOCKET_NAME}"
 
 def default_workspace() -> Path:
     """`<root>/task_daemon`; the root is the environment's, else /var/lib for root, else the user's state directory."""
-    root = os.environ.get(ROOT)
-    if not root:
-        state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        root = "/var/lib" if os.geteuid() == 0 else state
-    return Path(root).absolute() / "task_daemon"
+    return Path(_workspace()).absolute()
 
 
 def default_socket(workspace: str | Path | None = None) -> str:
@@ -24,8 +21,9 @@ def default_socket(workspace: str | Path | None = None) -> str:
         for path in unit_sockets().values():
             if os.access(path, os.W_OK):
                 return path
-        workspace = default_workspace()
-    return str(Path(workspace).absolute() / SOCKET_NAME)
+        workspace = _workspace()
+    folder = os.fspath(workspace)
+    return _socket_in(folder if folder.startswith("/") else os.path.join(os.getcwd(), folder))
 
 
 def unit_sockets() -> dict[str, str]:
@@ -38,3 +36,16 @@ def unit_sockets() -> dict[str, str]:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     own = {"user": f"{runtime}/task-daemon/{SOCKET_NAME}"} if runtime else {}
     return own | {"system": SYSTEM_SOCKET}
+
+
+def _workspace() -> str:
+    root = os.environ.get(ROOT)
+    if not root:
+        state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        root = "/var/lib" if os.geteuid() == 0 else state
+    return f"{root}/task_daemon"
+
+
+@lru_cache(maxsize=16)  # every `register_task()` asks
+def _socket_in(folder: str) -> str:
+    return str(Path(folder) / SOCKET_NAME)

@@ -139,12 +139,10 @@ def _known(kind: type[Any], raw: Any) -> dict[str, Any]:
     """The members that `kind` has and the answer gives; null counts as not given. Times are decoded."""
     if not isinstance(raw, Mapping):
         return {}
-    found = {}
-    for each in fields(kind):
-        value = raw.get(each.name)
-        if value is None or each.name == "raw":
-            continue
-        found[each.name] = _time(value) if each.name.endswith("_at") or each.name == "time" else value
+    names, times = _MEMBERS[kind]
+    found = {name: value for name, value in raw.items() if value is not None and name in names}
+    for name in times & found.keys():
+        found[name] = _time(found[name])
     return found
 
 
@@ -153,3 +151,12 @@ def _time(text: Any) -> datetime | None:
         return datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return None
+
+
+def _members(kind: type[Any]) -> tuple[frozenset[str], frozenset[str]]:
+    """All that answers may give, and those that are times."""
+    names = frozenset(each.name for each in fields(kind)) - {"raw"}
+    return names, frozenset(name for name in names if name.endswith("_at") or name == "time")
+
+
+_MEMBERS = {kind: _members(kind) for kind in (Progress, TaskError, Owner, Task, Event, Callback)}
