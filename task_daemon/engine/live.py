@@ -1,20 +1,17 @@
 """The tasks that are live or have something left to clean up, in memory: what they are, how many, and whose time is up.
 
-Not thread-safe but for `get`: the engine holds its lock around every other call. Every operation costs O(1) or, for
-deadlines, O(log n); a task costs its packed bytes, a dictionary entry and a heap entry.
+Not thread-safe but for `get`, `some` and `version`: the engine holds its lock around every other call. Every operation costs
+O(1); a task costs its packed bytes, a dictionary entry and one in a set of deadlines.
 """
 
-import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
-from task_daemon.core.model import Change, Task
+from task_daemon.core.model import FINAL, Change, State, Task
+from task_daemon.engine.deadlines import Deadlines
 from task_daemon.engine.packing import Packing, Version
-
-EXPIRE_AGAIN = 5.0  # seconds until a task whose expiry changed nothing is handed out once more
-_HEAP_SLACK = 1000  # entries of ended tasks the heap of deadlines may hold before it is made anew
 
 
 def is_kept(task: Task) -> bool:
@@ -50,9 +47,7 @@ class LiveTasks:
         self._tally: Counter[tuple[str, str, str]] = Counter()
         self._owners: Counter[int] = Counter()
         self._unfinished = 0
-        self._deadlines: list[tuple[float, str]] = []  # heap of (wall time, uid); ended tasks are skipped when they come up
-        self._handed: list[tuple[float, str]] = []  # entries of the heap that were handed out ...
-        self._handed_at = 0.0  # ... since this wall time
+        self._deadlines = Deadlines(self._deadline)
         self.dirty: set[str] = set()  # changed since they were last put on disk
 
     def __len__(self) -> int:
@@ -74,20 +69,35 @@ class LiveTasks:
         packed = self._tasks.get(uid)
         return None if packed is None else self._packing.version(packed)
 
-    def put(self, task: Task) -> Task | None:
+    def some(self, uids: Iterable[str]) -> list[Task]:
+        """Those of the tasks that are there. Any thread, without the lock."""
+        packed, unpack = self._tasks.get, self._packing.unpack
+        return [unpack(uid, found) for uid in uids if (found := packed(uid)) is not None]
+
+    def put(self, task: Task) -> Task | Version | None:
         """Take in a new version; returns the one that was there. One that ended and is tidy leaves."""
-        old = self.get(task.uid)
-        if old is not None:
-            self._count(old, -1)
-            self.dirty.discard(task.uid)
-        if not is_kept(task):
-            self._tasks.pop(task.uid, None)
-            return old
-        self._count(task, 1)
+        old = self.version(task.uid)
         if old is None:
-            heapq.heappush(self._deadlines, (task.deadline_at, task.uid))
-        self._tasks[task.uid] = self._packing.pack(task)
+            if is_kept(task):
+                self._take_in(task)
+            return None
+        self.dirty.discard(task.uid)
+        if old.state is not task.state:
+            self._count(task, old.state, -1)
+            self._count(task, task.state, 1)
+            if task.done:
+                self._deadlines.drop(task.uid, task.deadline_at)
+        if is_kept(task):
+            self._tasks[task.uid] = self._packing.pack(task)
+        else:
+            del self._tasks[task.uid]
         return old
+
+    def _take_in(self, task: Task) -> None:
+        self._count(task, task.state, 1)
+        if not task.done:
+            self._deadlines.add(task.uid, task.deadline_at)
+        self._tasks[task.uid] = self._packing.pack(task)
 
     def swap(self, task: Task) -> None:
         """A new version of a task that changed in memory only: neither state, zone nor owner differ."""
@@ -104,48 +114,27 @@ class LiveTasks:
         return self._unfinished
 
     def next_deadline(self) -> float | None:
-        """Wall time of the next deadline."""
-        heap = self._deadlines
-        if len(heap) > 2 * len(self._tasks) + _HEAP_SLACK:
-            heap[:] = [(task.deadline_at, task.uid) for task in self if not task.done]
-            heapq.heapify(heap)
-        while heap and self._gone(heap[0][1]):
-            heapq.heappop(heap)
-        again = self._handed_at + EXPIRE_AGAIN if self._handed else None
-        return min((at for at in (again, heap[0][0] if heap else None) if at is not None), default=None)
+        """Wall time at which `expired` has something to do."""
+        return self._deadlines.next()
 
     def expired(self, now: float, limit: int) -> list[Task]:
         """Up to `limit` tasks whose deadline has passed; should that lead to nothing, they come up again later, or when their
         deadline comes if the wall clock was wrong and is set back."""
-        if self._handed and not 0 <= now - self._handed_at < EXPIRE_AGAIN:
-            for entry in self._handed:
-                heapq.heappush(self._deadlines, entry)
-            self._handed = []
-        found: list[Task] = []
-        heap = self._deadlines
-        while len(found) < limit and heap and heap[0][0] <= now:
-            entry = heapq.heappop(heap)
-            task = self.get(entry[1])
-            if task is None or task.done:
-                continue
-            if not self._handed:
-                self._handed_at = now
-            self._handed.append(entry)
-            found.append(task)
-        return found
+        return self.some(self._deadlines.due(now, limit))
 
-    def _gone(self, uid: str) -> bool:
-        task = self.get(uid)
-        return task is None or task.done
+    def _deadline(self, uid: str) -> float | None:
+        version = self.version(uid)
+        return None if version is None or version.done else version.deadline_at
 
-    def _count(self, task: Task, step: int) -> None:
-        if task.done:
+    def _count(self, task: Task, state: State, step: int) -> None:
+        if state in FINAL:
             return
-        group = (task.zone, task.action, task.state.value)
+        group = (task.zone, task.action, state.value)
         self._tally[group] += step
         if not self._tally[group]:
             del self._tally[group]
         self._unfinished += step
-        self._owners[task.owner.uid] += step
-        if not self._owners[task.owner.uid]:
-            del self._owners[task.owner.uid]
+        owner = task.owner.uid
+        self._owners[owner] += step
+        if not self._owners[owner]:
+            del self._owners[owner]

@@ -142,7 +142,7 @@ class MemoryEngine:
     # ---- beats
 
     def batch(self, beat: Beat) -> Sequence[Task]:
-        return [task for uid in self._beats.uids(beat.zone, beat.token) if (task := self._live.get(uid)) is not None]
+        return self._live.some(self._beats.uids(beat.zone, beat.token))
 
     def poke(self, zone: str, uid: str | None = None) -> None:
         if uid is None or uid in self._live:

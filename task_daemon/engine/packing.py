@@ -2,7 +2,7 @@
 
 A packed task holds the values of its members without their names, and without what the tasks of one zone, action and
 mode have in common, which is held once. Most members of most tasks have their default and take one byte together.
-Packing takes about one microsecond, unpacking two.
+Packing and unpacking take about one microsecond each.
 """
 
 import sys
@@ -13,18 +13,18 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from task_daemon.core.model import Mode, Owner, Task
+from task_daemon.core.model import FINAL, Mode, Owner, State, Task
 
 COMMON = ("zone", "action", "mode")
-USUAL = (  # the first two are those of `Version`
+USUAL = (  # the first four are those of `Version`
     "task_seq",
     "revision",
+    "state",
+    "deadline_at",
     "id",
     "owner",
     "created_at",
     "timeout",
-    "deadline_at",
-    "state",
     "progress",
     "started_at",
     "updated_at",
@@ -39,6 +39,12 @@ class Version(Struct, array_like=True, gc=False):
     number: int
     task_seq: int
     revision: int
+    state: State
+    deadline_at: float
+
+    @property
+    def done(self) -> bool:
+        return self.state in FINAL
 
 
 _DEFAULTS = Task(
@@ -77,27 +83,26 @@ class Packing:
     def unpack(self, uid: str, packed: bytes) -> Task:
         if packed.startswith(_JSON):
             return msgspec.json.decode(packed, type=Task)
-        (number, seq, revision, name, owner, created, timeout, deadline, state, progress, started, updated, moved, seldom) = (
+        (number, seq, revision, state, deadline, name, owner, created, timeout, progress, started, updated, moved, seldom) = (
             _decode.decode(packed)
         )
-        task: Task = replace(
+        task: Task = replace(  # by name: unpacking a dictionary here would take as long as all of the rest
             self._common[number],
             uid=uid,
             task_seq=seq,
             revision=revision,
+            state=state,
+            deadline_at=deadline,
             id=name,
             owner=owner,
             created_at=created,
             timeout=timeout,
-            deadline_at=deadline,
-            state=state,
             progress=progress,
             started_at=started,
             updated_at=updated,
             last_progress_at=moved,
-            **({} if seldom is None else dict(zip(SELDOM, seldom, strict=True))),
         )
-        return task
+        return task if seldom is None else replace(task, **dict(zip(SELDOM, seldom, strict=True)))
 
     def version(self, packed: bytes) -> Version | Task:
         return self.unpack("", packed) if packed.startswith(_JSON) else _version.decode(packed)

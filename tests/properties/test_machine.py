@@ -27,7 +27,7 @@ from task_daemon.core.errors import (
     Refusal,
 )
 from task_daemon.core.model import CallbackTarget, Draft, Event, Owner, State
-from task_daemon.engine.live import EXPIRE_AGAIN
+from task_daemon.engine.deadlines import EXPIRE_AGAIN
 from task_daemon.tracking.admit import Registration
 from tests.properties.model import FINAL, Known
 from tests.properties.outside import ANSWERS, FORGETS, INTERVAL, SAYS, STARTS, ZONES, Saying, Seen, World

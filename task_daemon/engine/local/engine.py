@@ -199,7 +199,7 @@ class LocalEngine:
     def batch(self, beat: Beat) -> Sequence[Task]:
         with self._lock:
             uids = self._beats.uids(beat.zone, beat.token)
-        return [task for uid in uids if (task := self._live.get(uid)) is not None]
+        return self._live.some(uids)
 
     def poke(self, zone: str, uid: str | None = None) -> None:
         with self._lock:
@@ -304,6 +304,8 @@ class LocalEngine:
             self._stirred.clear()
             await asyncio.sleep(0)  # what threads have left for the loop so far
             self.tick()
+            if self._rounds.next_deadline() <= self._clock.now():
+                continue  # more of them are due than are looked at in one tick
             workers = self._rounds.workers
             hung = sum(1 for zone in workers.busy() if zone in besides)
             under_way = workers.unfinished() - hung if hung < self._worker_count else 0
