@@ -18,7 +18,10 @@ def rfc3339(seconds: float | None) -> str | None:
 
 def _stamp(seconds: float) -> str:
     milliseconds = round(seconds * 1000)
-    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+    return _second(milliseconds // 1000) + _PART[milliseconds % 1000]
+
+
+_PART = [f".{milliseconds:03d}Z" for milliseconds in range(1000)]
 
 
 _stamp_of_many = lru_cache(maxsize=16)(_stamp)  # the tasks of a batch have the same few times
@@ -90,7 +93,7 @@ class TaskView(Struct, frozen=True, gc=False, kw_only=True):
     started_at: str | None = None
     updated_at: str
     finished_at: str | None = None
-    deadline_at: str | None
+    deadline_at: str
     last_polled_at: str | None = None
     last_progress_at: str | None = None
     next_poll_at: str | None
@@ -115,8 +118,7 @@ def task_view(
 
     `cancellable` says whether the task's action can be cancelled at all.
     """
-    flags = (("stalled", task.stalled), ("backend_unreachable", unreachable), ("adopted", task.adopted))
-    created_at, done, error = _stamp(task.created_at), task.done, task.error
+    owner, done, error, created_at = task.owner, task.done, task.error, _stamp(task.created_at)
     view = TaskView(
         uid=task.uid,
         id=task.id,
@@ -127,25 +129,25 @@ def task_view(
         params=task.params,
         labels=task.labels or _NO_LABELS,
         callback=task.callback,
-        owner=OwnerView(task.owner.uid, task.owner.gid, task.owner.pid),
+        owner=OwnerView(owner.uid, owner.gid, owner.pid),
         state=task.state,
         done=done,
         revision=task.revision,
         mode=task.mode,
-        progress=progress_view(task.progress),
+        progress=_NO_PROGRESS if task.progress is None else progress_view(task.progress),
         error=None if error is None else {"kind": error.kind, "message": error.message, "backend": error.backend},
-        flags=tuple([name for name, on in flags if on]),
+        flags=_flags(task.stalled, unreachable, task.adopted),
         size=task.size,
         timeout=task.timeout,
         poll_interval=task.poll_interval,
         created_at=created_at,
-        started_at=rfc3339(task.started_at),
+        started_at=None if task.started_at is None else _stamp(task.started_at),
         updated_at=_stamp(task.updated_at) if task.updated_at else created_at,
-        finished_at=rfc3339(task.finished_at),
-        deadline_at=rfc3339(task.deadline_at),
-        last_polled_at=rfc3339(last_polled_at),
-        last_progress_at=rfc3339(task.last_progress_at),
-        next_poll_at=None if done else rfc3339(next_poll_at),
+        finished_at=None if task.finished_at is None else _stamp(task.finished_at),
+        deadline_at=_stamp(task.deadline_at),
+        last_polled_at=None if last_polled_at is None else _stamp(last_polled_at),
+        last_progress_at=None if task.last_progress_at is None else _stamp(task.last_progress_at),
+        next_poll_at=None if done or next_poll_at is None else _stamp(next_poll_at),
         cancellable=not done and cancellable,
         callbacks=callbacks,
     )
@@ -169,7 +171,7 @@ def fresh_view(
         callback=task.callback,
         owner=OwnerView(owner.uid, owner.gid, owner.pid),
         mode=task.mode,
-        flags=_UNREACHABLE if unreachable else (),
+        flags=_flags(False, unreachable, False),
         timeout=task.timeout,
         poll_interval=task.poll_interval,
         created_at=created_at,
@@ -187,7 +189,12 @@ def _with(view: TaskView, extra: dict[str, Any]) -> dict[str, Any]:
 
 
 _NO_LABELS: dict[str, str] = {}
-_UNREACHABLE = ("backend_unreachable",)
+
+
+@lru_cache(maxsize=8)
+def _flags(stalled: bool, unreachable: bool, adopted: bool) -> tuple[str, ...]:
+    named = (("stalled", stalled), ("backend_unreachable", unreachable), ("adopted", adopted))
+    return tuple([name for name, on in named if on])
 
 
 def event_view(event: Event) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from task_daemon.core.ports import Action, Clock, Zone
 from task_daemon.core.uids import new_uid
 
 UNKNOWN, MISSING = "Object contains unknown field `", "Object missing required field `"  # as msgspec says it
+TARGETS = 1024  # receivers whose check is remembered: a registrant names the same few again and again
 DEFAULT_TIMEOUT = 43_200.0  # seconds: the 12 hours of the old service
 
 
@@ -44,9 +46,11 @@ class Admission:
         self._keys = frozenset(keys)
         self._clock = clock
         self._timeout = timeout
+        self._look_at = lru_cache(maxsize=TARGETS)(self._check_callback)  # what is refused is not remembered
 
-    def task(self, registration: Registration, owner: Owner) -> Task:
-        """The task to be stored. Raises InvalidBody, UnknownZone, UnknownAction; every message says what is accepted."""
+    def task(self, registration: Registration, owner: Owner, now: float | None = None) -> Task:
+        """The task to be stored, registered at `now` (wall time; None: now). Raises InvalidBody, UnknownZone, UnknownAction;
+        every message says what is accepted."""
         draft = registration.draft
         zone = self._zones.get(draft.zone)
         if zone is None:
@@ -56,10 +60,12 @@ class Admission:
         action = zone.backend.actions.get(draft.action)
         if action is None:
             raise self._unknown_action(draft, zone)
-        self._check_mode(draft, action)
+        if draft.params is not None:
+            self._check_params(draft, draft.params, action)
         if draft.callback is not None:
-            self._check_callback(draft.callback)
-        now = self._clock.now()
+            self._look_at(draft.callback)
+        if now is None:
+            now = self._clock.now()
         timeout = draft.timeout if draft.timeout is not None else self._timeout
         task = Task(
             uid=new_uid(now),
@@ -89,14 +95,12 @@ class Admission:
         detail = f"cannot register {draft.id!r}: zone {zone.name!r} knows no action {draft.action!r}{hint}; it knows: {known}"
         return UnknownAction(detail, members=[("/action", f"one of: {known}")])
 
-    def _check_mode(self, draft: Draft, action: Action) -> None:
-        if draft.params is None:
-            return
+    def _check_params(self, draft: Draft, params: dict[str, Any], action: Action) -> None:
         if draft.job is not None:
             text = "only for work that you started yourself: leave out either job or params"
             raise InvalidBody(f"cannot register {draft.id!r}: job is {text}", members=[("/job", text)])
         try:
-            msgspec.convert(draft.params, action.params, strict=True)
+            msgspec.convert(params, action.params, strict=True)
         except msgspec.ValidationError as error:
             sentence, pointer = pointer_of(str(error), "/params")
             fields = ", ".join(field.encode_name for field in msgspec.structs.fields(action.params))

@@ -73,13 +73,12 @@ class TaskManager:
         Raises InvalidBody, UnknownZone, UnknownAction (with `extra["index"]` in a batch), Conflict, IdempotencyKeyReused,
         QuotaExceeded, QueueFull, StoreFull, OutcomeUnknown.
         """
-        new: list[NewTask] = []
-        for index, registration in enumerate(registrations):
-            task = self._admit(registration, owner, index if len(registrations) > 1 else None)
-            if key is None:
-                new.append(NewTask(task))
-            else:
-                new.append(NewTask(task, f"{key}#{index}", registration.fingerprint()))
+        tasks = self.validate(registrations, owner)
+        if key is None:
+            new = [NewTask(task) for task in tasks]
+        else:
+            prints = [registration.fingerprint() for registration in registrations]
+            new = [NewTask(task, f"{key}#{index}", prints[index]) for index, task in enumerate(tasks)]
         try:
             self._check_limits(len(new), owner)
         except (QueueFull, QuotaExceeded):  # what is there already needs no room
@@ -90,14 +89,14 @@ class TaskManager:
 
     def validate(self, registrations: Sequence[Registration], owner: Owner) -> list[Task]:
         """The tasks that `register` would make, without storing them."""
-        many = len(registrations) > 1
-        return [self._admit(registration, owner, index if many else None) for index, registration in enumerate(registrations)]
-
-    def _admit(self, registration: Registration, owner: Owner, index: int | None) -> Task:
+        tasks: list[Task] = []
+        now = self._clock.now()
         try:
-            return self._admission.task(registration, owner)
+            for registration in registrations:
+                tasks.append(self._admission.task(registration, owner, now))  # noqa: PERF401 - the place of a wrong one counts
         except (InvalidBody, UnknownZone, UnknownAction) as error:
-            raise _at_index(error, index) from None
+            raise _at_index(error, len(tasks) if len(registrations) > 1 else None) from None
+        return tasks
 
     def _check_limits(self, count: int, owner: Owner) -> None:
         live = self._engine.live()
