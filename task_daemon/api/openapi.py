@@ -3,10 +3,10 @@ those that describe the answers."""
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from task_daemon.api import answers, bodies
 from task_daemon.api.access import Level
@@ -66,10 +66,6 @@ COMMON: Mapping[str, tuple[dict[str, Any], str]] = {
 }
 
 
-class Batch(Struct, forbid_unknown_fields=True):
-    tasks: Annotated[list[Draft], Meta(min_length=1, max_length=bodies.BATCH)]
-
-
 OldRegistration = msgspec.defstruct(
     "OldRegistration",
     [
@@ -101,8 +97,8 @@ OPERATIONS = {
     "POST /v1/tasks": Operation("register", "Register a task", {200: answers.Task, 202: answers.Task}, Draft,
                                 takes=("Idempotency-Key", "Prefer"),
                                 gives=("Location", "Retry-After", "Idempotency-Replayed"), codes=REGISTERING),
-    "POST /v1/tasks:batch": Operation("registerMany", "Register up to 1000 tasks, all or none", {202: answers.Tasks}, Batch,
-                                      takes=("Idempotency-Key",), gives=("Retry-After", "Idempotency-Replayed"),
+    "POST /v1/tasks:batch": Operation("registerMany", "Register up to 1000 tasks, all or none", {202: answers.Tasks},
+                                      bodies.Batch, takes=("Idempotency-Key",), gives=("Retry-After", "Idempotency-Replayed"),
                                       codes=REGISTERING),
     "GET /v1/tasks": Operation("listTasks", "List tasks, newest first", {200: answers.TaskPage}),
     "GET /v1/tasks/{uid}": Operation("getTask", "Show a task, or wait for its end", {200: answers.Task, 304: None},

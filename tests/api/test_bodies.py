@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from task_daemon.api import bodies
 from task_daemon.core.errors import InvalidBody
@@ -180,3 +182,84 @@ def test_a_small_body_names_what_is_wrong() -> None:
 
 def test_a_resolution_says_a_final_state() -> None:
     assert bodies.small(b'{"state": "failed"}', bodies.Resolve).final is State.FAILED
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object whose names may be there more than once."""
+
+
+def text_of(value: Any) -> str:
+    if isinstance(value, Pairs):
+        return "{" + ",".join(f"{json.dumps(name, ensure_ascii=False)}: {text_of(each)}" for name, each in value) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(text_of, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def has_twice(value: Any) -> bool:
+    if isinstance(value, Pairs):
+        return len({name for name, _ in value}) < len(value) or any(has_twice(each) for _, each in value)
+    return isinstance(value, list) and any(map(has_twice, value))
+
+
+def members_from(**kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Pairs]:
+    """Some of these members, in any order, sometimes one of them twice."""
+    member = st.sampled_from(sorted(kinds)).flatmap(lambda name: st.tuples(st.just(name), kinds[name]))
+    return st.lists(member, max_size=4).map(Pairs)
+
+
+WORD = st.sampled_from(["a", "é", ":null", '":null', "finished", '"events":["finished"]', "\\", '"', "x,y", "{[", "\x7f"])
+ANY = st.recursive(
+    WORD | st.none() | st.integers(-9, 9) | st.booleans(),
+    lambda inner: st.lists(inner, max_size=2) | st.lists(st.tuples(WORD, inner), max_size=3).map(Pairs),
+    max_leaves=4,
+)
+CALLBACKS = members_from(
+    events=st.lists(st.sampled_from(["finished", "size"]), max_size=2), secret=st.none() | WORD, url=WORD
+).map(lambda found: Pairs([("url", "http://h/"), *found]))
+MEMBERS = members_from(
+    id=WORD.filter(lambda word: "\x7f" not in word),
+    job=st.none() | WORD,
+    params=st.none() | st.lists(st.tuples(WORD, ANY), max_size=3).map(Pairs),
+    region_task_id=st.none() | WORD | st.integers(0, 9),
+    callback=st.none() | CALLBACKS,
+    timeout=st.none() | st.integers(1, 9),
+    labels=st.none() | st.lists(st.tuples(WORD, WORD), max_size=3).map(Pairs),
+)
+ENTRIES = MEMBERS.map(lambda found: Pairs([("action", "backup"), ("zone", "play"), *found]))
+
+
+def outcome(read: Any, body: bytes) -> str | None:
+    try:
+        read(body)
+    except InvalidBody as refused:
+        return refused.detail
+    return None
+
+
+@given(st.lists(ENTRIES.map(lambda found: Pairs([("id", "d"), *found])) | ENTRIES, min_size=1, max_size=3))
+def test_a_name_twice_is_found_wherever_it_is_and_nothing_else_is_taken_for_one(entries: list[Pairs]) -> None:
+    """However the text is read: what has every required member and no name twice is accepted."""
+    for entry in entries:
+        found = outcome(bodies.registration, text_of(entry).encode())
+        assert ("is there twice" in (found or "")) is has_twice(entry)
+        assert (found is None) is (not has_twice(entry) and "id" in dict(entry))
+    batch = Pairs([("tasks", entries)])
+    found = outcome(bodies.batch, text_of(batch).encode())
+    assert ("is there twice" in (found or "")) is has_twice(batch)
+    assert (found is None) is (not has_twice(batch) and all("id" in dict(entry) for entry in entries))
+
+
+def test_usual_texts_are_not_read_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for names that are there twice costs as much as all the rest of reading."""
+    monkeypatch.setattr(bodies, "_check_names", lambda raw: pytest.fail(f"read again: {raw!r}"))
+    callback = {"url": "http://127.0.0.1:9/:null", "secret": "blue"}
+    entries: list[dict[str, Any]] = [
+        GOOD,
+        GOOD | {"params": {"argv": ["a", {"b": 1}]}, "labels": {"a": "b:c"}, "timeout": 5, "poll_interval": 0.5},
+        GOOD | {"job": "j", "region_task_id": 7, "callback": callback},
+        GOOD | {"region_task_id": "r", "callback": callback | {"events": ["size", "finished"]}},
+    ]
+    for entry in entries:
+        bodies.registration(json.dumps(entry).encode())
+    bodies.batch(json.dumps({"tasks": entries}).encode())
