@@ -182,7 +182,7 @@ def test_help_loads_nothing_heavy() -> None:
     """`taskctl --help` takes less than 100 ms. What costs is what is imported, and that does not depend on the load."""
     program = """
 import sys
-before = set(sys.modules)  # an editable install loads much at the start of every Python
+before = set(sys.modules)  # what every Python of this installation loads
 from task_client.cli import main
 try:
     main()
