@@ -8,13 +8,13 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from email.utils import parsedate_to_datetime
 
 from task_daemon.callbacks.link import Dropped, Link
-from task_daemon.callbacks.message import Response, encoded
+from task_daemon.callbacks.message import Response
 from task_daemon.callbacks.target import Target
-from task_daemon.core.ports import Answer, Unsendable
+from task_daemon.core.ports import Answer
 
 IDLE_PER_TARGET = 4
 IDLE_SECONDS = 30.0
@@ -41,6 +41,9 @@ class HttpClient:
         self._permit = permit
         self._idle_seconds = idle_seconds
         self._idle: dict[str, list[Link]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._asked: dict[Link, float] = {}  # kept connections with a request on them, by when they must have answered
+        self._watch: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
         self._closed = False
 
@@ -48,58 +51,66 @@ class HttpClient:
         self,
         target: Target,
         method: str,
-        headers: Mapping[str, str],
-        body: bytes,
+        request: bytes,
         *,
         now: float,
         peer_check: PeerCheck | None = None,
     ) -> Answer:
-        """Send one request and read the answer. `now` is wall time: a Retry-After may be a date.
+        """Send one request (`message.encoded`) and read the answer. `now` is wall time: a Retry-After may be a date.
 
-        Raises OSError or TimeoutError when there is no good answer, Unsendable when `permit` or `peer_check` does or
-        when the request is not valid HTTP.
+        Raises OSError or TimeoutError when there is no good answer, Unsendable when `permit` or `peer_check` does.
         """
-        began = asyncio.get_running_loop().time()
-        try:
-            request = encoded(method, target.path, {"Host": target.authority, **headers}, body)
-        except ValueError as error:  # its text holds nothing that may be a secret
-            raise Unsendable(f"cannot send to {target.lane}: {error}") from None
-        limit = asyncio.timeout(self._timeout)
-        try:
-            async with limit:
-                response = await self._exchange(target, method, request, peer_check)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise TimeoutError(f"cannot get an answer from {target.lane}: none within {self._timeout:g} s") from None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        response = None
+        kept = self._take(target.lane)
+        if kept is not None:
+            try:
+                self._asked[kept] = began + self._timeout
+                if self._watch is None:
+                    self._watch = loop.call_at(began + self._timeout, self._look_at_asked)
+                response = await self._use(kept, method, request, peer_check)
+            except Dropped:
+                # The receiver closed it while it was idle. Sending once more is safe even if the request was read:
+                # deliveries are at least once, with an id that stays the same.
+                pass
+            finally:
+                self._asked.pop(kept, None)
+        if response is None:
+            response = await self._afresh(target, method, request, peer_check, began + self._timeout)
+        after = response.retry_after
         return Answer(
-            status=response.status,
-            seconds=asyncio.get_running_loop().time() - began,
-            body=response.body.decode("utf-8", "replace"),
-            retry_after=None if response.retry_after is None else _seconds(response.retry_after, now),
+            response.status,
+            loop.time() - began,
+            response.body.decode("utf-8", "replace"),
+            None if after is None else _seconds(after, now),
         )
 
     async def close(self) -> None:
         """Close the idle connections and keep none from now on; requests in flight go on."""
         self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         idle, self._idle = self._idle, {}
         for links in idle.values():
             for link in links:
                 link.close()
         await asyncio.sleep(0)  # transports say goodbye in the loop's next turn
 
-    async def _exchange(self, target: Target, method: str, request: bytes, peer_check: PeerCheck | None) -> Response:
-        kept = self._take(target.lane)
-        if kept is not None:
-            try:
-                return await self._use(kept, target.lane, method, request, peer_check)
-            except Dropped:
-                # The receiver closed it while it was idle. Sending once more is safe even if the request was read:
-                # deliveries are at least once, with an id that stays the same.
-                kept.close()
-        return await self._use(await self._connect(target), target.lane, method, request, peer_check)
+    async def _afresh(
+        self, target: Target, method: str, request: bytes, peer_check: PeerCheck | None, deadline: float
+    ) -> Response:
+        """On a new connection; `deadline` in the loop's time."""
+        limit = asyncio.timeout_at(deadline)
+        try:
+            async with limit:
+                return await self._use(await self._connect(target), method, request, peer_check)
+        except TimeoutError:
+            if limit.expired():
+                raise self._no_answer(target.lane) from None
+            raise
 
-    async def _use(self, link: Link, lane: str, method: str, request: bytes, peer_check: PeerCheck | None) -> Response:
+    async def _use(self, link: Link, method: str, request: bytes, peer_check: PeerCheck | None) -> Response:
         try:
             if peer_check is not None:
                 peer_check(link.peer_uid())
@@ -107,35 +118,62 @@ class HttpClient:
         except BaseException:
             link.close()
             raise
-        self._keep(lane, link)
+        if link.usable:
+            self._keep(link)
         return answer
 
+    def _no_answer(self, lane: str) -> TimeoutError:
+        return TimeoutError(f"cannot get an answer from {lane}: none within {self._timeout:g} s")
+
+    def _look_at_asked(self) -> None:
+        """One timer for all kept connections, because nearly every answer comes long before its time is over."""
+        loop = asyncio.get_running_loop()
+        now, self._watch = loop.time(), None
+        for link, deadline in list(self._asked.items()):
+            if deadline > now:  # and so are those of all after it
+                self._watch = loop.call_at(deadline, self._look_at_asked)
+                break
+            link.give_up(self._no_answer(link.lane))
+
+    # ---- idle connections
+
     def _take(self, lane: str) -> Link | None:
-        links = self._idle.get(lane, [])
+        links = self._idle.get(lane)
         while links:
             link = links.pop()
-            link.busy()
             if link.usable:
                 return link
-        self._idle.pop(lane, None)
         return None
 
-    def _keep(self, lane: str, link: Link) -> None:
-        if not link.usable:
-            return
-        links = self._idle.setdefault(lane, [])
+    def _keep(self, link: Link) -> None:
+        links = self._idle.get(link.lane)
+        if links is None:
+            links = self._idle[link.lane] = []
+        elif len(links) >= IDLE_PER_TARGET:
+            links[:] = [other for other in links if other.usable]
         if self._closed or len(links) >= IDLE_PER_TARGET:
             link.close()
             return
+        loop = asyncio.get_running_loop()
+        link.idle_since = loop.time()
         links.append(link)
-        link.rest(self._idle_seconds, lambda: self._forget(lane, link))
+        if self._sweep is None:
+            self._sweep = loop.call_at(link.idle_since + self._idle_seconds, self._close_idle)
 
-    def _forget(self, lane: str, link: Link) -> None:
-        links = self._idle.get(lane, [])
-        if link in links:
-            links.remove(link)
-        if not links:
-            self._idle.pop(lane, None)
+    def _close_idle(self) -> None:
+        """Connections nobody has used for `idle_seconds`, and those that receivers have closed."""
+        loop = asyncio.get_running_loop()
+        now, self._sweep = loop.time(), None
+        for lane, links in list(self._idle.items()):
+            for link in links:
+                if now - link.idle_since >= self._idle_seconds:
+                    link.close()
+            links[:] = [link for link in links if link.usable]
+            if not links:
+                del self._idle[lane]
+        oldest = min((link.idle_since for links in self._idle.values() for link in links), default=None)
+        if oldest is not None:
+            self._sweep = loop.call_at(oldest + self._idle_seconds, self._close_idle)
 
     async def _connect(self, target: Target) -> Link:
         limit = asyncio.timeout(self._connect_timeout)
@@ -153,7 +191,7 @@ class HttpClient:
     async def _open(self, target: Target) -> Link:
         loop = asyncio.get_running_loop()
         if target.socket:
-            _, link = await loop.create_unix_connection(lambda: Link(target.lane), os.fsdecode(target.socket))
+            _, link = await loop.create_unix_connection(lambda: Link(target.lane, loop), os.fsdecode(target.socket))
             return link
         found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
@@ -166,7 +204,7 @@ class HttpClient:
             # The address that was looked at, not the name: the name may have another one by now.
             try:
                 _, link = await loop.create_connection(
-                    lambda: Link(target.lane),
+                    lambda: Link(target.lane, loop),
                     address,
                     target.port,
                     ssl=self._tls if target.tls else None,

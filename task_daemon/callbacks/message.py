@@ -5,7 +5,7 @@ two looks at the bytes, a tenth of what a whole parser takes; everything else is
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -17,6 +17,7 @@ _HEAD = re.compile(
 _NOTABLE = re.compile(rb"^(content-length|retry-after|connection|transfer-encoding):(.*)\r$", re.IGNORECASE | re.MULTILINE)
 _LENGTH = re.compile(rb"[0-9]{1,9}")
 NO_BODY = (204, 304)
+NOT_HTTP = "cannot write the request: its method, its path or a header is not valid HTTP"
 LONGEST = 8192  # bytes of a usual answer with its headers; it is looked at anew with every piece of it that comes
 
 
@@ -25,12 +26,33 @@ def encoded(method: str, path: str, headers: Mapping[str, str], body: bytes) -> 
 
     Raises ValueError, without the text, when it would not be valid HTTP.
     """
+    return f"{_head(method, path, headers)}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+
+
+class Form:
+    """Requests that differ only in their bodies and in the values of the headers `blanks`: all the rest is looked at once.
+
+    Raises ValueError as `encoded` does.
+    """
+
+    def __init__(self, method: str, path: str, headers: Mapping[str, str], blanks: Sequence[str]) -> None:
+        fixed = _head(method, path, headers).replace("%", "%%")
+        self._text = fixed + "".join(f"{name}: %s\r\n" for name in blanks) + "Content-Length: %d\r\n\r\n"
+
+    def filled(self, values: tuple[str, ...], body: bytes) -> bytes:
+        """`values` in the order of the blanks. Raises ValueError as `encoded` does."""
+        text = "".join(values)
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError(NOT_HTTP)
+        return (self._text % (*values, len(body))).encode("ascii") + body
+
+
+def _head(method: str, path: str, headers: Mapping[str, str]) -> str:
     start = f"{method} {path}"
     lines = "".join([f"{name}: {value}\n" for name, value in headers.items()])
     if not _START.fullmatch(start) or lines.count("\n") != len(headers) or not _HEADERS.fullmatch(lines):
-        raise ValueError("the method, the path or a header is not valid HTTP")
-    head = f"{start} HTTP/1.1\n{lines}Content-Length: {len(body)}\n\n"
-    return head.replace("\n", "\r\n").encode("ascii") + body
+        raise ValueError(NOT_HTTP)
+    return f"{start} HTTP/1.1\n{lines}".replace("\n", "\r\n")
 
 
 class Response(NamedTuple):

@@ -1,11 +1,14 @@
 """Takes one delivery out of the house, to a registrant's receiver or to the region. What the answer means is judged elsewhere."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 from msgspec import Raw, Struct, json
 
 from task_daemon.callbacks.http import HttpClient, PeerCheck
 from task_daemon.callbacks.keystone import RegionAccess
+from task_daemon.callbacks.message import Form, encoded
 from task_daemon.callbacks.signing import Key, sign_all
 from task_daemon.callbacks.target import AllowList, Target, parse_target
 from task_daemon.core.model import Delivery
@@ -15,6 +18,9 @@ from task_daemon.core.view import rfc3339
 ROOT = 0
 DEFAULT_KEY = "default"
 """The key of callbacks that name none, if it is configured."""
+SIGNED = ("Idempotency-Key", "Task-Daemon-Attempt", "webhook-id", "webhook-timestamp", "webhook-signature")
+"""Headers of a webhook that differ from one to the next; the last only if there is a key."""
+FORMS = 1024  # receivers whose requests are half-written already
 
 
 class Notice(Struct, frozen=True):
@@ -51,30 +57,33 @@ class HttpSender:
         # Two pools: a connection that was made to the region unchecked must never carry a webhook.
         self._webhooks = HttpClient(connect_timeout, timeout, permit=(allow or AllowList()).permit)
         self._calls = HttpClient(connect_timeout, timeout)
+        self._form = lru_cache(FORMS)(self._webhook_form)
 
-    async def send(self, delivery: Delivery, attempt: int, now: float) -> Answer:
+    def send(self, delivery: Delivery, attempt: int, now: float) -> Coroutine[Any, Any, Answer]:
         if delivery.via == "region":
-            return await self._call_region(delivery, attempt, now)
-        return await self._send_webhook(delivery, attempt, now)
+            return self._call_region(delivery, attempt, now)
+        return self._send_webhook(delivery, attempt, now)
 
     async def close(self) -> None:
         await self._webhooks.close()
         await self._calls.close()
 
-    async def _send_webhook(self, delivery: Delivery, attempt: int, now: float) -> Answer:
+    def _send_webhook(self, delivery: Delivery, attempt: int, now: float) -> Coroutine[Any, Any, Answer]:
+        keys = self._keys_of(delivery)
+        body, stamp = compose(delivery), int(now)
+        values = (delivery.id, str(attempt), delivery.id, str(stamp))
         try:
-            target = parse_target(delivery.url)
+            target, form = self._form(delivery.method, delivery.url, bool(keys))
+            request = form.filled((*values, sign_all(keys, delivery.id, stamp, body)) if keys else values, body)
         except ValueError as error:
             raise Unsendable(str(error)) from None
-        body = compose(delivery)
-        headers = self._headers(delivery, attempt)
-        headers["webhook-id"] = delivery.id
-        headers["webhook-timestamp"] = str(int(now))
-        keys = self._keys_of(delivery)
-        if keys:
-            headers["webhook-signature"] = sign_all(keys, delivery.id, int(now), body)
-        check = self._peer_check(delivery, target)
-        return await self._webhooks.request(target, delivery.method, headers, body, now=now, peer_check=check)
+        check = self._peer_check(delivery, target) if target.socket else None
+        return self._webhooks.request(target, delivery.method, request, now=now, peer_check=check)
+
+    def _webhook_form(self, method: str, url: str, signed: bool) -> tuple[Target, Form]:
+        """Raises ValueError."""
+        target = parse_target(url)
+        return target, Form(method, target.path, self._fixed_headers(target), SIGNED if signed else SIGNED[:-1])
 
     async def _call_region(self, delivery: Delivery, attempt: int, now: float) -> Answer:
         """A 401 renews the token once and repeats; the answer to that is the answer."""
@@ -97,16 +106,15 @@ class HttpSender:
         except ValueError as error:
             # The catalogue or the configuration may be mended, so this is worth another try.
             raise OSError(f"cannot call the region: its service URL is not usable: {error}") from None
-        headers = {**self._headers(delivery, attempt), **token}
-        return await self._calls.request(target, delivery.method, headers, delivery.body, now=now)
+        own = {"Idempotency-Key": delivery.id, "Task-Daemon-Attempt": str(attempt)}
+        try:
+            request = encoded(delivery.method, target.path, {**self._fixed_headers(target), **own, **token}, delivery.body)
+        except ValueError as error:  # its text holds nothing that may be a secret
+            raise Unsendable(str(error)) from None
+        return await self._calls.request(target, delivery.method, request, now=now)
 
-    def _headers(self, delivery: Delivery, attempt: int) -> dict[str, str]:
-        return {
-            "Content-Type": "application/json",
-            "User-Agent": self._agent,
-            "Idempotency-Key": delivery.id,
-            "Task-Daemon-Attempt": str(attempt),
-        }
+    def _fixed_headers(self, target: Target) -> dict[str, str]:
+        return {"Host": target.authority, "Content-Type": "application/json", "User-Agent": self._agent}
 
     def _keys_of(self, delivery: Delivery) -> Sequence[Key]:
         if delivery.secret is None:
@@ -119,11 +127,8 @@ class HttpSender:
             )
         return self._keys[delivery.secret]
 
-    def _peer_check(self, delivery: Delivery, target: Target) -> PeerCheck | None:
+    def _peer_check(self, delivery: Delivery, target: Target) -> PeerCheck:
         """Whoever may write to a directory can put a socket there; only the owner's, root's and listed uids are told."""
-        if not target.socket:
-            return None
-
         accepted = {delivery.owner_uid, *self._socket_uids}
 
         def check(uid: int) -> None:

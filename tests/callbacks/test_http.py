@@ -16,6 +16,7 @@ import pytest
 
 from task_daemon.callbacks.http import IDLE_PER_TARGET, HttpClient
 from task_daemon.callbacks.link import ANSWER_LIMIT
+from task_daemon.callbacks.message import encoded
 from task_daemon.callbacks.target import AllowList, parse_target
 from task_daemon.core.ports import Answer as Answered
 from task_daemon.core.ports import Unsendable
@@ -31,7 +32,9 @@ async def client(**options: Any) -> AsyncIterator[Callable[..., Any]]:
     http = HttpClient(**options)
 
     async def post(url: str, body: bytes = b"{}", **more: Any) -> Answered:
-        return await http.request(parse_target(url), "POST", {"X-Test": "1"}, body, now=NOW, **more)
+        target = parse_target(url)
+        request = encoded("POST", target.path, {"Host": target.authority, "X-Test": "1"}, body)
+        return await http.request(target, "POST", request, now=NOW, **more)
 
     try:
         yield post
@@ -228,6 +231,18 @@ async def test_request_ends_with_its_time_when_no_answer_comes() -> None:
         await asyncio.to_thread(receiver.wait_closed, 1)
 
 
+async def test_requests_on_kept_connections_end_with_their_times_when_no_answer_comes() -> None:
+    with Receiver([200, 200, Answer(never=True), Answer(never=True), 200]) as receiver:
+        async with client(timeout=0.1) as post:
+            await asyncio.gather(post(receiver.url), post(receiver.url))
+            outcomes = await asyncio.gather(post(receiver.url), post(receiver.url), return_exceptions=True)
+            assert [str(outcome).partition(": ")[2] for outcome in outcomes] == ["none within 0.1 s"] * 2
+            assert (await post(receiver.url)).status == 200
+            await asyncio.to_thread(receiver.wait_closed, 2)
+
+        assert sorted(request.connection for request in receiver.requests) == [1, 1, 2, 2, 3]
+
+
 async def test_connecting_ends_with_its_time_when_nobody_accepts() -> None:
     """The kernel completes the TCP handshake by itself; the one of TLS belongs to connecting and never begins."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -301,15 +316,6 @@ async def test_next_address_is_tried_when_the_first_one_refuses(monkeypatch: pyt
 
         assert seen == ["127.0.0.2", "127.0.0.1"]
         assert receiver.requests[0].headers["host"] == f"two.example:{receiver.port}"
-
-
-async def test_request_is_refused_without_its_secret_when_a_header_is_not_http() -> None:
-    http = HttpClient()
-    with pytest.raises(Unsendable, match="not valid HTTP") as caught:
-        await http.request(parse_target("http://127.0.0.1:9/"), "POST", {"X-Auth-Token": "s3\ncret"}, b"", now=NOW)
-
-    assert "cret" not in str(caught.value)
-    assert caught.value.__suppress_context__
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from task_daemon.callbacks.message import LONGEST, Response, encoded, usual
+from task_daemon.callbacks.message import LONGEST, Form, Response, encoded, usual
 
 LIMIT = 100
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -71,3 +71,20 @@ def test_request_has_its_length_and_its_headers() -> None:
 def test_request_is_refused_when_it_would_not_be_http(method: str, path: str, headers: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="is not valid HTTP"):
         encoded(method, path, headers, b"")
+
+
+def test_form_is_the_same_request_with_blanks_filled_in() -> None:
+    form = Form("POST", "/100%25s?x=%d", {"Host": "h"}, ("A", "B"))
+
+    assert form.filled(("1", "2 %s"), b"%d") == encoded("POST", "/100%25s?x=%d", {"Host": "h", "A": "1", "B": "2 %s"}, b"%d")
+
+
+@pytest.mark.parametrize("value", ["a\r\nEvil: b", "a\nEvil: b", "\u00e4", "\0"])
+def test_form_is_not_filled_with_what_would_not_be_http(value: str) -> None:
+    with pytest.raises(ValueError, match="is not valid HTTP"):
+        Form("POST", "/", {}, ("A",)).filled((value,), b"")
+
+
+def test_form_is_refused_when_it_would_not_be_http() -> None:
+    with pytest.raises(ValueError, match="is not valid HTTP"):
+        Form("POST", "/a b", {}, ())

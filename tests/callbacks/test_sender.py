@@ -238,6 +238,26 @@ async def test_region_call_can_be_tried_again_when_the_token_file_is_bad(tmp_pat
             assert (await send.send(call(), 3, NOW)).status == 200
 
 
+class BadToken:
+    async def headers_and_url(self, refused: Mapping[str, str] | None = None) -> Access:
+        return {"X-Auth-Token": "s3\ncret"}, "http://127.0.0.1:9"
+
+
+async def test_request_is_refused_without_its_secret_when_a_header_is_not_http() -> None:
+    async with sender(region=BadToken()) as send:
+        with pytest.raises(Unsendable, match="not valid HTTP") as caught:
+            await send.send(call(), 1, NOW)
+
+    assert "cret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+async def test_webhook_is_refused_when_its_id_would_be_a_header_of_its_own() -> None:
+    async with sender() as send:
+        with pytest.raises(Unsendable, match="not valid HTTP"):
+            await send.send(delivery("http://127.0.0.1:9/hook", id="msg_1\r\nEvil: b"), 1, NOW)
+
+
 async def test_region_call_is_unsendable_when_no_region_is_configured() -> None:
     async with sender() as send:
         with pytest.raises(Unsendable, match=r"none is configured; set \[region\] auth_uri"):
