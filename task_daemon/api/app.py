@@ -2,7 +2,7 @@
 
 from tornado.web import Application
 
-from task_daemon.api import callbacks, events, hot, legacy, metrics, openapi, support, system, tasks, zones
+from task_daemon.api import callbacks, events, hot, legacy, support, system, tasks, zones
 from task_daemon.api.access import Access, Level
 from task_daemon.api.access_log import log_request
 from task_daemon.api.base import Unknown
@@ -39,10 +39,10 @@ ROUTES = (
     ("/v1/zones/([^/]+)/resume",        {"POST": ADMIN},                zones.Resume),
     ("/v1/actions",                     {"GET": READ},                  zones.Actions),
     ("/v1/info",                        {"GET": READ},                  system.Info),
-    ("/v1/openapi.json",                {"GET": READ},                  openapi.OpenApi),
+    ("/v1/openapi.json",                {"GET": READ},                  system.OpenApi),
     ("/healthz",                        {"GET": OPEN},                  system.Health),
     ("/readyz",                         {"GET": OPEN},                  system.Ready),
-    ("/metrics",                        {"GET": OPEN},                  metrics.Metrics),
+    ("/metrics",                        {"GET": OPEN},                  system.Metrics),
     # For whoever helps.
     ("/v1/config",                      {"GET": ADMIN},                 support.Configuration),
     ("/v1/log",                         {"GET": ADMIN},                 support.Log),

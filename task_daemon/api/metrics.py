@@ -1,9 +1,8 @@
-"""`GET /metrics`: what was counted, as Prometheus reads it. The only module that knows the exporter's library.
+"""What was counted, as Prometheus reads it. The only module that knows the exporter's library; `system.Metrics` loads it.
 
 The numbers are copied on the event loop and written out on a thread, so that thousands of zones do not hold it up.
 """
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from task_daemon.api.base import Handler
 from task_daemon.api.context import Api
 from task_daemon.core.measures import Durations
 from task_daemon.core.ports import Backlog
@@ -19,15 +17,6 @@ from task_daemon.core.ports import Backlog
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 P = "task_daemon_"
 DOWN = frozenset({"unreachable", "hung"})
-
-
-class Metrics(Handler):
-    also_accepts = "text/plain"
-
-    async def get(self) -> None:
-        families = Families(self.api, await self.manager.backlog())
-        self.set_header("Content-Type", CONTENT_TYPE)
-        self.finish(await asyncio.to_thread(families.text))
 
 
 class Families(Collector):

@@ -143,13 +143,6 @@ OPERATIONS = {
 Route = tuple[str, Mapping[str, Level], type[Handler]]
 
 
-class OpenApi(Handler):
-    async def get(self) -> None:
-        if "openapi" not in self.settings:
-            self.settings["openapi"] = document(self.settings["routes"], self.api.daemon.version)
-        self.answer(self.settings["openapi"])
-
-
 def document(routes: tuple[Route, ...], version: str) -> dict[str, Any]:
     """OpenAPI 3.1. Raises KeyError for a route that OPERATIONS does not describe."""
     operations = list(_operations(routes))

@@ -1,22 +1,21 @@
 """Which kinds of backends there are: the built-in ones, and those of installed plug-ins.
 
 A plug-in is a distribution with an entry point in the group `task_daemon.backends` whose object is a `Family` (see
-`core/ports.py`); it is imported only when a zone names a kind that is not built in.
+`core/ports.py`); it is imported only when a zone names a kind that is not built in. What no zone names is never imported.
 """
 
 import logging
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
-from task_daemon.backends import simulated
-from task_daemon.backends.process import FAMILY as PROCESS
-from task_daemon.backends.storage import FAMILY as STORAGE
 from task_daemon.core.errors import ConfigError
 from task_daemon.core.ports import Family
 
 log = logging.getLogger("task_daemon.backends")
 
 GROUP = "task_daemon.backends"
-BUILT_IN: tuple[Family, ...] = (PROCESS, STORAGE, simulated.FAMILY)
+BUILT_IN = {name: f"task_daemon.backends.{name}" for name in ("process", "storage", "simulated")}
+"""Kinds, and the modules whose FAMILY they are."""
 
 
 def find_family(name: str) -> Family:
@@ -24,9 +23,9 @@ def find_family(name: str) -> Family:
 
     Raises ConfigError: no such kind, or its plug-in cannot be used; the message says which and why.
     """
-    for family in BUILT_IN:
-        if family.name == name:
-            return family
+    if name in BUILT_IN:
+        built_in: Family = import_module(BUILT_IN[name]).FAMILY
+        return built_in
     found = [point for point in entry_points(group=GROUP) if point.name == name]
     if not found:
         known = ", ".join(known_families())
@@ -39,7 +38,7 @@ def find_family(name: str) -> Family:
 
 def known_families() -> list[str]:
     """Names of all kinds, plug-ins included; imports none of them."""
-    return sorted({family.name for family in BUILT_IN} | {point.name for point in entry_points(group=GROUP)})
+    return sorted(BUILT_IN.keys() | {point.name for point in entry_points(group=GROUP)})
 
 
 def _load(point: EntryPoint) -> Family:

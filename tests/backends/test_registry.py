@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from task_daemon.backends import process
 from task_daemon.backends.registry import BUILT_IN, find_family, known_families
 from task_daemon.backends.simulated import SimulatedSettings
 from task_daemon.core.errors import ConfigError
@@ -39,9 +40,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 def test_built_in_kinds_are_known() -> None:
-    assert [family.name for family in BUILT_IN] == ["process", "storage", "simulated"]
+    assert [*BUILT_IN] == ["process", "storage", "simulated"]
+    assert [find_family(name).name for name in BUILT_IN] == [*BUILT_IN]
     assert {"process", "storage", "simulated"} <= set(known_families())
-    assert find_family("process") is BUILT_IN[0]
+    assert find_family("process") is process.FAMILY
 
 
 def test_kind_is_refused_with_the_known_ones_when_unknown() -> None:
@@ -96,4 +98,4 @@ def test_built_in_kind_wins_when_a_plug_in_has_its_name(install: Install, tmp_pa
     points = tmp_path / "task_daemon_tape-1.0.dist-info" / "entry_points.txt"
     points.write_text(points.read_text().replace("tape =", "process ="))
 
-    assert find_family("process") is BUILT_IN[0]
+    assert find_family("process") is process.FAMILY
