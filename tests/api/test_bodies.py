@@ -56,6 +56,10 @@ NO_OBJECTS = {
     "deep params": (raw(params={"a": 0}).replace(b"0", b"[" * 100 + b"]" * 100), "nested deeper"),
     "a name twice": (b'{"id": "a", "action": "a", "zone": "z", "id": "b"}', "'id' is there twice"),
     "a name twice inside": (b'{"id": "a", "action": "a", "zone": "z", "params": {"x": {"y": 1, "y": 2}}}', "'y' is there twice"),
+    "a name twice, quotes": (
+        b'{"id": "' + 4 * rb"\u0022" + b'", "action": "a", "zone": "z", "zone": "b"}',
+        "'zone' is there twice",
+    ),
     "a name twice, escaped": (b'{"id": "a", "action": "a", "zone": "z", "i\\u0064": "b"}', "'id' is there twice"),
 }
 
