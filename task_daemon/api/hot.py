@@ -34,6 +34,8 @@ log = logging.getLogger("task_daemon.api")
 LONGEST_HEAD = 1024  # bytes
 LARGEST_BODY = 64 * 1024  # bytes; reading a longer one would hold the event loop up (4 MiB of tiny objects take half a second)
 PLAIN = ("host", "user-agent", "accept", "accept-encoding", "connection", "content-type", "content-length", "idempotency-key")
+KEY = b"\r\nIdempotency-Key: "
+JSON = "application/json; charset=UTF-8"
 LINE = re.compile(r"([A-Za-z-]+): ?([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 HOST = re.compile(r"[A-Za-z0-9._:-]+")
 DIGITS = re.compile(r"[0-9]{1,6}")
@@ -46,10 +48,11 @@ Answerer = Callable[[Api, Caller, bytes, str | None], Awaitable[Reply]]
 
 
 class Request(Struct, frozen=True):
-    """What the header block of a hot request says; `length` is that of the body in bytes."""
+    """What the header block of a hot request says; `route` is method and path, `length` that of the body in bytes."""
 
     method: str
     path: str
+    route: str
     length: int
     key: str | None
 
@@ -120,7 +123,7 @@ class Hot:
         """What is asked; None if Tornado has to look at it."""
         if len(head) > LONGEST_HEAD or (request := read_head(head)) is None or self.api.unready() is not None:
             return None
-        route = self._routes.get(f"{request.method} {request.path}")
+        route = self._routes.get(request.route)
         if route is None:
             return None
         try:
@@ -135,8 +138,8 @@ class Hot:
         refusal: Refusal | None = None
         self.api.manager.heard_of(caller.peer.uid)
         try:
-            reply = await self._routes[f"{request.method} {request.path}"][1](self.api, caller, raw, request.key)
-            status, headers, kind, body = reply.status, reply.headers, "application/json; charset=UTF-8", reply.body
+            reply = await self._routes[request.route][1](self.api, caller, raw, request.key)
+            status, headers, kind, body = reply.status, reply.headers, JSON, reply.body
         except Exception as error:
             refusal = refusal_of(error, request.method, request.path, ())
             if refusal is not error:
@@ -151,16 +154,28 @@ class Hot:
             took, about = time.perf_counter() - began, task_in(headers.get("Location", ""))
             log_answer(request.method, request.path, status, took, caller, number, refusal, about)
         more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        return (
-            f"HTTP/1.1 {status} {responses[status]}\r\nServer: TornadoServer/{tornado.version}\r\nContent-Type: {kind}\r\n"
-            f"Date: {_date(int(time.time()))}\r\nTask-Daemon-Version: {self.api.daemon.version}\r\nX-Request-Id: {number}\r\n"
-            f"{more}Content-Length: {len(body)}\r\n\r\n"
-        ).encode() + body
+        beginning = _beginning(status, kind, int(time.time()), self.api.daemon.version)
+        return f"{beginning}{number}\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def read_head(head: bytes) -> Request | None:
+    """None if there is anything in it that this module does not know to be harmless."""
+    at = head.find(KEY)
+    if at < 0:
+        return _read_head(head)
+    end = head.find(b"\r\n", at + len(KEY))
+    request = _read_head(head[:at] + head[end:])  # all but the key is the same in the next request
+    try:
+        key = head[at + len(KEY) : end].decode("ascii")
+    except ValueError:
+        return None
+    if request is None or request.key is not None or key != key.strip() or not is_key(key):
+        return None
+    return Request(request.method, request.path, request.route, request.length, key)
 
 
 @lru_cache(maxsize=256)  # a client that keeps its connection sends the same bytes again and again
-def read_head(head: bytes) -> Request | None:
-    """None if there is anything in it that this module does not know to be harmless."""
+def _read_head(head: bytes) -> Request | None:
     try:
         first, *lines = head.decode("ascii").removesuffix("\r\n\r\n").split("\r\n")
         method, path, version = first.split(" ")
@@ -185,9 +200,13 @@ def read_head(head: bytes) -> Request | None:
         and ("content-length" not in found or method == "POST")
         and int(length) <= LARGEST_BODY
     )
-    return Request(method, path, int(length), key) if plain else None
+    return Request(method, path, f"{method} {path}", int(length), key) if plain else None
 
 
-@lru_cache(maxsize=2)
-def _date(second: int) -> str:
-    return format_timestamp(second)
+@lru_cache(maxsize=8)
+def _beginning(status: int, kind: str, second: int, version: str) -> str:
+    """What the answers of one second have in common, up to the number of the request."""
+    return (
+        f"HTTP/1.1 {status} {responses[status]}\r\nServer: TornadoServer/{tornado.version}\r\nContent-Type: {kind}\r\n"
+        f"Date: {format_timestamp(second)}\r\nTask-Daemon-Version: {version}\r\nX-Request-Id: "
+    )

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tornado.platform.asyncio import AsyncIOLoop
 
+from task_daemon.api.connection import END_OF_HEAD
 from task_daemon.api.context import Phase
-from task_daemon.api.hot import Hot, read_head
+from task_daemon.api.hot import Hot, _read_head, read_head
 from task_daemon.api.server import ApiServer
 from task_daemon.core.errors import OutcomeUnknown
 from tests.api.conftest import OPERATOR, STRANGER, World, turns_until
@@ -135,6 +138,12 @@ SPECIAL = [
         "Host: twice\r\n",
         "Content-Length: 1\r\n",
         "Idempotency-Key: \r\n",
+        "Idempotency-Key: one\r\nIdempotency-Key: two\r\n",
+        "Idempotency-Key: one\r\nidempotency-key: one\r\n",
+        "Idempotency-Key:  two spaces\r\n",
+        "Idempotency-Key: a space \r\n",
+        "Idempotency-Key: a\rb\r\n",
+        "Idempotency-Key: a\nHost: b\r\n",
         f"Idempotency-Key: {'k' * 129}\r\n",
         "Idempotency-Key: \xe4\r\n",
         "User-Agent: a\x0bb\r\n",
@@ -283,9 +292,27 @@ async def test_a_client_that_hangs_up_while_its_task_is_stored_harms_nobody(
 
 def test_a_head_that_is_sent_again_is_not_read_again() -> None:
     head = wire("POST", "/v1/tasks", GOOD, "User-Agent: again\r\n").partition(b"{")[0]
-    read_head.cache_clear()
+    _read_head.cache_clear()
     assert read_head(head) is read_head(bytes(bytearray(head)))
-    assert read_head.cache_info().hits == 1
+    assert _read_head.cache_info().hits == 1
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"a"]), max_size=12))
+def test_a_header_block_ends_where_tornado_has_its_end(pieces: list[bytes]) -> None:
+    found = [re.search(regex, b"".join(pieces)) for regex in (END_OF_HEAD, rb"\r?\n\r?\n")]
+
+    assert len({each and each.end() for each in found}) == 1
+
+
+def test_a_head_with_another_key_is_not_read_again() -> None:
+    heads = [wire("POST", "/v1/tasks", GOOD, f"Idempotency-Key: {key}\r\nUser-Agent: a\r\n").partition(b"{")[0] for key in "ab"]
+    _read_head.cache_clear()
+    found = [read_head(head) for head in heads]
+
+    assert [request and (request.key, request.route, request.length) for request in found] == [
+        (key, "POST /v1/tasks", len(json.dumps(GOOD))) for key in "ab"
+    ]
+    assert _read_head.cache_info().hits == 1
 
 
 async def test_each_registration_has_its_line_in_the_log(
