@@ -95,6 +95,9 @@ class Job(Script, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_de
     id: str = "*"
 
 
+UNWRITTEN = Job()  # of tasks that no table fits
+
+
 class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     """A scenario file."""
 
@@ -209,8 +212,7 @@ class SimulatedBackend:
         return began
 
     def _look(self, task: Task) -> Report:
-        known = self._memory.jobs.get(task.uid)
-        if known is not None and known.cancelled:
+        if self._memory.jobs and (known := self._memory.jobs.get(task.uid)) is not None and known.cancelled:
             return Report(Verdict.FAILED, message="Operation canceled", cancelled=True)
         began = self._began(task)
         if began is None:
@@ -219,18 +221,19 @@ class SimulatedBackend:
         percent = script.percent(self._context.clock.now() - began)
         if script.vanish_at is not None and percent >= script.vanish_at:
             return Report(Verdict.VANISHED)
-        failed = script.fail_at is not None and percent >= script.fail_at
-        if failed and script.fail_at is not None:
-            percent = script.fail_at
-        progress = Progress(percent=percent, done=int(TOTAL * percent / 100), total=TOTAL, unit="bytes")
-        if failed:
-            return Report(Verdict.FAILED, progress=progress, message=script.message or "failed, as its scenario says")
+        if script.fail_at is not None and percent >= script.fail_at:
+            message = script.message or "failed, as its scenario says"
+            return Report(Verdict.FAILED, progress=_progress(script.fail_at), message=message)
         verdict = Verdict.SUCCEEDED if percent >= 100 else Verdict.GOING_ON
-        return Report(verdict, progress=progress, size=script.size)
+        return Report(verdict, _progress(percent), size=script.size)
 
     def _script(self, task: Task) -> Script:
-        fits = (job for job in self._jobs if fnmatchcase(task.action, job.action) and fnmatchcase(task.id, job.id))
-        return msgspec.structs.replace(next(fits, Job()), **(task.params or {}))
+        for job in self._jobs:
+            if _fits(task.action, job.action) and _fits(task.id, job.id):
+                break
+        else:
+            job = UNWRITTEN
+        return msgspec.structs.replace(job, **task.params) if task.params else job
 
 
 class SimulatedAction:
@@ -285,6 +288,14 @@ class Memory:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._directory / "jobs.json")
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return pattern == "*" or fnmatchcase(name, pattern)
+
+
+def _progress(percent: float) -> Progress:
+    return Progress(percent, int(TOTAL * percent / 100), TOTAL, "bytes")
 
 
 def _read(scenario: str | list[Job], zone: str) -> list[Job]:

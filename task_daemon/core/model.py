@@ -159,7 +159,7 @@ class Task(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
         return self.state in FINAL
 
 
-class Report(Struct, frozen=True, gc=False):
+class Report(Struct, frozen=True, gc=False, omit_defaults=True):
     """What one poll saw of one task."""
 
     verdict: Verdict

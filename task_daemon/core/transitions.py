@@ -42,10 +42,11 @@ def apply(task: Task, report: Report, now: float, stall_after: float = STALL_AFT
     if task.done:
         return None
     match report.verdict:
+        case Verdict.GOING_ON:
+            change = _going_on(task, report, now, stall_after)
+            return _with_size_event(task, report, change, now) if report.size else change
         case Verdict.UNKNOWN:
             return None
-        case Verdict.GOING_ON:
-            return _with_size_event(task, report, _going_on(task, report, now, stall_after), now)
         case Verdict.SUCCEEDED:
             return _end(_with_size(task, report), State.SUCCEEDED, now, None, before=task, progress=_complete(task, report))
         case Verdict.FAILED:
@@ -116,39 +117,48 @@ def tidied(task: Task, now: float) -> Change:
 
 def _going_on(task: Task, report: Report, now: float, stall_after: float) -> Change | None:
     progress, moved = _merge(task, report.progress, now)
+    handle = task.handle if report.handle is None else report.handle
     if task.state is State.QUEUED:
-        adopted = report.adopted
-        started = task.started_at or now
-        return _move(
+        _check(task, State.RUNNING)
+        started = replace(
             task,
-            State.RUNNING,
-            "task.running",
-            now,
-            {"adopted": True} if adopted else None,
+            task_seq=task.task_seq + 1,
+            revision=task.revision + 1,
+            updated_at=now,
+            state=State.RUNNING,
             progress=progress,
             last_progress_at=now,
-            started_at=started,
-            adopted=adopted,
-            handle=report.handle if report.handle is not None else task.handle,
+            started_at=task.started_at or now,
+            adopted=report.adopted,
+            handle=handle,
+            misses=0,
         )
-    fields: dict[str, Any] = {}
-    if report.handle is not None and report.handle != task.handle:
-        fields["handle"] = report.handle
-    if task.misses:
-        fields["misses"] = 0
+        return _told(task, started, "task.running", now, {"adopted": True} if report.adopted else None)
     if moved:
-        fields.update(progress=progress, last_progress_at=now)
+        after = replace(
+            task,
+            revision=task.revision + 1,
+            updated_at=now,
+            progress=progress,
+            last_progress_at=now,
+            handle=handle,
+            misses=0,
+        )
         if task.stalled:
-            return _note(task, "task.recovered", now, None, stalled=False, **fields)
-        if _wants_progress(task, now):
-            return _note(task, "task.progress", now, None, progress_told_at=now, **fields)
-    elif (since := task.last_progress_at or task.started_at or now) > now:
-        fields["last_progress_at"] = now  # the wall clock was set back: the silence is measured from here
-    elif not task.stalled and now - since >= stall_after:
-        return _note(task, "task.stalled", now, {"seconds": stall_after}, stalled=True, **fields)
-    if not fields:
+            return _told(task, replace(after, task_seq=task.task_seq + 1, stalled=False), "task.recovered", now, None)
+        if task.callback is not None and _wants_progress(task, now):
+            return _told(task, replace(after, task_seq=task.task_seq + 1, progress_told_at=now), "task.progress", now, None)
+        return Change(task, after)
+    since = task.last_progress_at or task.started_at or now
+    if not task.stalled and now - since >= stall_after:
+        return _note(task, "task.stalled", now, {"seconds": stall_after}, stalled=True, handle=handle, misses=0)
+    if since <= now and not task.misses and handle == task.handle:
         return None
-    return Change(before=task, task=replace(task, revision=task.revision + 1, updated_at=now, **fields))
+    quiet_since = task.last_progress_at if since <= now else now  # the wall clock was set back: the silence counts from here
+    return Change(
+        task,
+        replace(task, revision=task.revision + 1, updated_at=now, last_progress_at=quiet_since, handle=handle, misses=0),
+    )
 
 
 def _with_size_event(task: Task, report: Report, change: Change | None, now: float) -> Change | None:
@@ -194,22 +204,40 @@ def _end(
     shown = progress if progress is not None else task.progress
     if shown is not None and shown.eta_seconds is not None:
         shown = replace(shown, eta_seconds=None)
-    change = _move(
-        task, state, f"task.{state.value}", now, facts or None, error=error, finished_at=now, progress=shown, stalled=False
+    _check(task, state)
+    ended = replace(
+        task,
+        task_seq=task.task_seq + 1,
+        revision=task.revision + 1,
+        updated_at=now,
+        state=state,
+        error=error,
+        finished_at=now,
+        progress=shown,
+        stalled=False,
+        misses=0,
     )
-    return change if before is None else replace(change, before=before)
+    return _told(task if before is None else before, ended, f"task.{state.value}", now, facts or None)
 
 
 def _move(task: Task, state: State, event: str, now: float, detail: dict[str, Any] | None, **fields: Any) -> Change:
-    if state not in MOVES[task.state]:
-        raise AssertionError(f"no move from {task.state} to {state}")
+    _check(task, state)
     return _note(task, event, now, detail, state=state, misses=0, **fields)
 
 
+def _check(task: Task, state: State) -> None:
+    if state not in MOVES[task.state]:
+        raise AssertionError(f"no move from {task.state} to {state}")
+
+
 def _note(task: Task, event: str, now: float, detail: dict[str, Any] | None, **fields: Any) -> Change:
-    seq = task.task_seq + 1
-    after = replace(task, task_seq=seq, revision=task.revision + 1, updated_at=now, **fields)
-    return Change(before=task, task=after, events=(Event(uid=task.uid, type=event, time=now, task_seq=seq, detail=detail),))
+    after = replace(task, task_seq=task.task_seq + 1, revision=task.revision + 1, updated_at=now, **fields)
+    return _told(task, after, event, now, detail)
+
+
+def _told(before: Task, after: Task, event: str, now: float, detail: dict[str, Any] | None) -> Change:
+    """With the one event of this change. What happens for most tasks comes here with all its members in one `replace`."""
+    return Change(before, after, (Event(after.uid, event, now, after.task_seq, detail),))
 
 
 def _with_size(task: Task, report: Report) -> Task:
@@ -236,20 +264,27 @@ def _merge(task: Task, seen: Progress | None, now: float) -> tuple[Progress | No
     old = task.progress
     if seen is None:
         return old, False
-    percent = None if seen.percent is None else min(100.0, max(0.0, seen.percent))
+    percent = seen.percent
+    if percent is not None and not 0.0 <= percent <= 100.0:
+        percent = min(100.0, max(0.0, percent))
     if old is None:
         return replace(seen, percent=percent), True
     if old.percent is not None:
         percent = old.percent if percent is None else max(percent, old.percent)
-    same = (seen.done, seen.total, seen.message, percent) == (old.done, old.total, old.message, old.percent)
-    if same and seen.unit == old.unit:
+    if (
+        seen.done == old.done
+        and percent == old.percent
+        and seen.total == old.total
+        and seen.message == old.message
+        and seen.unit == old.unit
+    ):
         return old, False
-    rate = old.rate
+    rate, eta = old.rate, None
     since = task.last_progress_at
-    if seen.done is not None and old.done is not None and since is not None and now > since and seen.done >= old.done:
-        fresh = (seen.done - old.done) / (now - since)
-        rate = fresh if rate is None else RATE_WEIGHT * fresh + (1 - RATE_WEIGHT) * rate
-    eta = None
-    if rate and seen.total is not None and seen.done is not None and seen.total >= seen.done:
-        eta = (seen.total - seen.done) / rate
-    return replace(seen, percent=percent, rate=rate, eta_seconds=eta), True
+    if seen.done is not None:
+        if old.done is not None and since is not None and now > since and seen.done >= old.done:
+            fresh = (seen.done - old.done) / (now - since)
+            rate = fresh if rate is None else RATE_WEIGHT * fresh + (1 - RATE_WEIGHT) * rate
+        if rate and seen.total is not None and seen.total >= seen.done:
+            eta = (seen.total - seen.done) / rate
+    return Progress(percent, seen.done, seen.total, seen.unit, rate, eta, seen.message), True

@@ -99,10 +99,17 @@ class LiveTasks:
             self._deadlines.add(task.uid, task.deadline_at)
         self._tasks[task.uid] = self._packing.pack(task)
 
-    def swap(self, task: Task) -> None:
-        """A new version of a task that changed in memory only: neither state, zone nor owner differ."""
-        self._tasks[task.uid] = self._packing.pack(task)
-        self.dirty.add(task.uid)
+    def swap(self, change: Change) -> Task | None:
+        """Take in a change that is kept in memory, in which neither state, zone nor owner differ; answers the version that is
+        shown now. None if the task was not as `before`."""
+        uid = change.task.uid
+        current = self.version(uid)
+        if current is None or current.task_seq != change.before.task_seq:
+            return None
+        task = stepped(change, current)
+        self._tasks[uid] = self._packing.pack(task)
+        self.dirty.add(uid)
+        return task
 
     def tally(self) -> dict[tuple[str, str, str], int]:
         return dict(self._tally)

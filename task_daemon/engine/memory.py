@@ -19,7 +19,7 @@ from task_daemon.core.model import Change, Delivery, DeliveryState, Event, Query
 from task_daemon.core.ports import Added, Backlog, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
 from task_daemon.engine.beats import NEVER, Beats
 from task_daemon.engine.courier import Courier
-from task_daemon.engine.live import LiveTasks, after, is_kept, stepped
+from task_daemon.engine.live import LiveTasks, after, is_kept
 from task_daemon.engine.outbox import Outbox, revived
 
 log = logging.getLogger("task_daemon.engine")
@@ -315,10 +315,10 @@ class MemoryEngine:
         if current is None or current.task_seq != change.before.task_seq:
             return False
         if not change.durable:
-            if not is_kept(current):
+            task = self._live.swap(change)
+            if task is None:
                 return False
-            self._tasks[current.uid] = task = stepped(change, current)
-            self._live.swap(task)
+            self._tasks[task.uid] = task
             if self.watched.everything or task.uid in self.watched:
                 self._tell([task], [])
             return True

@@ -45,7 +45,7 @@ class Notices:
 
     def attach(self, change: Change) -> Change:
         """The change with the deliveries that its events call for."""
-        if not change.events:
+        if not change.events or (change.task.callback is None and self._region is None):
             return change
         made = [delivery for event in change.events for delivery in self._deliveries(change.task, event)]
         return replace(change, deliveries=tuple(made)) if made else change

@@ -23,6 +23,8 @@ from task_daemon.tracking.zones import ZoneBook
 
 log = logging.getLogger("task_daemon.tracking")
 T = TypeVar("T")
+_encode = json.Encoder().encode
+_decode = json.Decoder(Report).decode
 
 LARGEST_REPORT = 65_536  # bytes of JSON; it goes into the task, which is written whole with each of its events
 LONGEST_MESSAGE = 4096  # characters
@@ -61,15 +63,22 @@ class Poller:
 
     def _poll(self, beat: Beat, zone: Zone) -> Again:
         tasks = self._engine.batch(beat)
-        live = [task for task in tasks if not task.done]
-        to_start = [task for task in live if task.mode is Mode.RUN and task.state is State.QUEUED]
-        chosen, more = self._choose(beat, to_start)
-        waiting = {task.uid for task in to_start}
-        ended = [task for task in tasks if task.done and not task.tidy]
+        to_start: list[Task] = []
+        to_look_at: list[Task] = []
+        ended: list[Task] = []
+        for task in tasks:
+            if task.done:
+                if not task.tidy:
+                    ended.append(task)
+            elif task.state is State.QUEUED and task.mode is Mode.RUN:
+                to_start.append(task)
+            else:
+                to_look_at.append(task)
         try:
+            chosen, more = self._choose(beat, to_start)
             going, over = self._start(beat, zone, chosen)
-            self._cancel(beat, zone, [task for task in live if task.state is State.CANCELLING])
-            over += self._look(beat, zone, [task for task in live if task.uid not in waiting] + going)
+            self._cancel(beat, zone, [task for task in to_look_at if task.state is State.CANCELLING])
+            over += self._look(beat, zone, to_look_at + going)
             self._forget(beat, zone, ended + over)
         except BackendUnreachable as error:
             text = _readable(error)
@@ -85,10 +94,10 @@ class Poller:
         """Write changes with their deliveries; the tasks whose change was taken."""
         if not changes:
             return []
-        taken = self._engine.report(beat, [self._notices.attach(change) for change in changes])
-        written = [change for change, ok in zip(changes, taken, strict=True) if ok]
-        _say([change.task for change in written if change.task.done and not change.before.done])
-        return [change.task for change in written]
+        taken = self._engine.report(beat, [self._notices.attach(change) if change.events else change for change in changes])
+        written = [change.task for change, ok in zip(changes, taken, strict=True) if ok]
+        _say([change.task for change, ok in zip(changes, taken, strict=True) if ok and change.events and _ends(change)])
+        return written
 
     def expire(self, tasks: Sequence[Task]) -> None:
         """`Handlers.expire` of the engine: end tasks whose deadline has passed."""
@@ -174,31 +183,33 @@ class Poller:
 
     def _look_at(self, beat: Beat, zone: Zone, tasks: Sequence[Task], since: float | None) -> list[Task]:
         reports = self._ask_about(beat, zone, tasks)
-        now = self._clock.now()
         pieces = (tasks[start : start + AT_ONCE] for start in range(0, len(tasks), AT_ONCE))
-        return [task for piece in pieces for task in self._write_down(beat, zone, piece, reports, now, since)]
+        return [task for piece in pieces for task in self._write_down(beat, zone, piece, reports, since)]
 
     def _write_down(
-        self, beat: Beat, zone: Zone, tasks: Sequence[Task], reports: Mapping[str, Report], now: float, since: float | None
+        self, beat: Beat, zone: Zone, tasks: Sequence[Task], reports: Mapping[str, Report], since: float | None
     ) -> list[Task]:
+        now, stall_after = self._clock.now(), zone.stall_after
         changes: list[Change] = []
         for task in tasks:
             report = reports.get(task.uid)
             if report is None:
                 continue
             try:
-                change = transitions.apply(task, _sound(report), now, zone.stall_after)
+                change = transitions.apply(task, _sound(report), now, stall_after)
             except Exception as error:  # a report that makes no sense is the fault of this task alone
                 self._surprised(zone, task, "understand the report of", error)
                 continue
             if change is not None:
                 changes.append(change)
-        if any(change.task.done for change in changes):
+        ending = any(change.events and _ends(change) for change in changes)
+        if ending:
             crash.reach("end.before-record")
         written = self.write(beat, changes)
-        ended = [task for task in written if task.done]
+        ended = [task for task in written if task.done] if ending else []
         for task in ended:
             self._measure_detection(zone, task, since)
+        beat.touch()
         return [task for task in ended if not task.tidy]
 
     def _measure_detection(self, zone: Zone, task: Task, since: float | None) -> None:
@@ -248,6 +259,8 @@ class Poller:
         """One poll for all tasks. If one of them makes the backend fall over, halve until it stands alone (F5). From then on it
         is asked about alone, a few in each poll, until it gets an answer: what halving costs is paid once."""
         suspects = self._suspects.setdefault(zone.name, {})
+        if not suspects:
+            return self._ask_in_parts(beat, zone, [tasks])
         for uid in [uid for uid in suspects if self._engine.get(uid) is None]:
             del suspects[uid]
         alone = sorted((task for task in tasks if task.uid in suspects), key=lambda task: suspects[task.uid])[:ASKED_ALONE]
@@ -293,6 +306,10 @@ class Poller:
         log.error("%s; it is tried again", text, exc_info=error, extra=_about(task))
 
 
+def _ends(change: Change) -> bool:
+    return change.task.done and not change.before.done
+
+
 def _poll(zone: Zone, tasks: Sequence[Task]) -> dict[str, Report]:
     return dict(zone.backend.poll(tasks))
 
@@ -310,10 +327,10 @@ def _sound(report: Report) -> Report:
     RecursionError, and not in the store, where a whole batch is one operation."""
     if isinstance(report.message, str):
         report = replace(report, message=_readable(report.message))
-    body = json.encode(report)
+    body = _encode(report)
     if len(body) > LARGEST_REPORT:
         raise ValueError(f"a report of {len(body)} bytes; at most {LARGEST_REPORT} are taken")
-    return json.decode(body, type=Report)
+    return _decode(body)
 
 
 def _readable(said: BaseException | str, how: Callable[[Any], str] = str) -> str:

@@ -7,7 +7,7 @@ from task_daemon.core.measures import Durations
 from task_daemon.core.model import Change, Delivery, Event, Task
 from task_daemon.core.ports import Added, Beat, Clock, Watched
 from task_daemon.engine.beats import Beats
-from task_daemon.engine.live import LiveTasks, after, is_kept, stepped
+from task_daemon.engine.live import LiveTasks, after, is_kept
 from task_daemon.engine.local.tables import Applied, Tables
 
 News = tuple[Sequence[Task], Sequence[Event], Sequence[Delivery]]
@@ -57,23 +57,15 @@ class Ledger:
         with self.lock:
             if self._fenced(beat):
                 return [False] * len(changes)
-            told = [self._swap(change) for change in changes]
-        watched = [task for task in told if task is not None and self._is_watched(task)]
-        if watched:
-            self._tell(watched)
+            told = [self.live.swap(change) for change in changes]
+        if self._watched.everything or self._watched:
+            watched = [task for task in told if task is not None and self._is_watched(task)]
+            if watched:
+                self._tell(watched)
         return [task is not None for task in told]
 
     def _is_watched(self, task: Task) -> bool:
         return self._watched.everything or task.uid in self._watched
-
-    def _swap(self, change: Change) -> Task | None:
-        """A change in memory only; None if the task was not as `before`. The lock is held."""
-        current = self.live.version(change.task.uid)
-        if current is None or current.task_seq != change.before.task_seq:
-            return None
-        task = stepped(change, current)
-        self.live.swap(task)
-        return task
 
     def settle_added(self, result: tuple[list[Added], list[Event]]) -> None:
         """Writer thread, right after the commit."""
@@ -96,7 +88,7 @@ class Ledger:
         with self.lock:
             for change in changes:
                 if not change.durable:
-                    swapped = self._swap(change)
+                    swapped = self.live.swap(change)
                     answers.append(swapped is not None)
                     if swapped is not None and self._is_watched(swapped):
                         tasks.append(swapped)
