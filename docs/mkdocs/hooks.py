@@ -1,10 +1,12 @@
-"""Takes the pages and files of the repository that documentation links to into the site, under `project/`."""
+"""Takes the pages and files of the repository that documentation links to into the site, under `project/`, and the contract."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+from docs import openapi_page
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
@@ -19,6 +21,7 @@ def on_files(files: Files, *, config: Any) -> Files:
     for name, language in SOURCES.items():
         text = f"# {Path(name).name}\n\n```{language}\n{(ROOT / name).read_text()}```\n"
         files.append(File.generated(config, f"project/{name}.md", content=text))
+    files.append(File.generated(config, "openapi.md", content=openapi_page.markdown()))
     icon = ROOT / "client" / "task_client" / "dashboard" / "page" / "icon.svg"
     files.append(File.generated(config, "images/icon.svg", content=icon.read_text()))
     return files

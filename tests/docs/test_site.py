@@ -24,6 +24,7 @@ def test_every_page_is_there(site: Path) -> None:
     for page in (ROOT / "docs").glob("*.md"):
         name = "index" if page.name == "README.md" else page.stem
         assert (site / f"{name}.html").exists(), page.name
+    assert 'id="post-v1-tasks-batch"' in (site / "openapi.html").read_text()
     for name in ("ARCHITECTURE.html", "etc/task-daemon.toml.html", "systemd/task-daemon.service.html"):
         assert (site / "project" / name).exists()
     assert not [*site.rglob("*.py")]
