@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
 from tornado.httputil import HTTPServerConnectionDelegate
@@ -23,28 +24,47 @@ NEVER = math.inf
 class Stream(IOStream):
     """A connection's bytes. It is cut when its client does not read: until then the answer takes up memory."""
 
-    def __init__(self, *arguments: object, answer_timeout: float, **named: object) -> None:
+    def __init__(self, *arguments: object, answer_timeout: float, body_after: Callable[[bytes], int], **named: object) -> None:
+        """`body_after` a header block: how many bytes that follow it are wanted with it."""
         super().__init__(*arguments, read_chunk_size=PIECE, **named)  # type: ignore[arg-type]
         self._answer_timeout = answer_timeout
+        self._body_after = body_after
         self._deadline: object = None
         self._head: bytes | None = None
+        self._head_size = 0
 
-    def give_back(self, head: bytes) -> None:
-        """The header block is what the next `read_until_regex` finds."""
+    async def read_head(self, most: int) -> tuple[bytes, bytes]:
+        """A header block of at most so many bytes, with the body that is wanted with it if all of that is here already, too.
+
+        What is read at once costs one turn of the loop, and the kernel need not be told to listen for more in between.
+        """
+        reading = super().read_until_regex(END_OF_HEAD, most)
+        if reading.done():  # type: ignore[attr-defined]
+            await asyncio.sleep(0)  # the next request is here already, and others want their turn
+        found = await reading
+        return found[: self._head_size], found[self._head_size :]
+
+    def _find_read_pos(self) -> int | None:
+        end = super()._find_read_pos()
+        if end is not None and self._read_regex is not None:
+            self._head_size = end
+            whole = end + self._body_after(bytes(self._read_buffer[:end]))
+            if whole <= self._read_buffer_size:
+                return whole
+        return end
+
+    def give_back(self, head: bytes, body: bytes) -> None:
+        """The header block is what the next `read_until_regex` finds, the body what is read after it."""
         self._head = head
+        self._read_buffer[:0] = body
+        self._read_buffer_size += len(body)
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> "asyncio.Future[bytes]":
-        if self._head is None:
-            found: asyncio.Future[bytes] = super().read_until_regex(regex, max_bytes)  # type: ignore[assignment]
-            return found
+        assert self._head is not None, f"nothing was given back in which to find {regex!r} ({max_bytes})"
         known: asyncio.Future[bytes] = asyncio.Future()
         known.set_result(self._head)
         self._head = None
         return known
-
-    def take(self, count: int) -> bytes | None:
-        """So many bytes if they are here already; nobody waits for any."""
-        return self._consume(count) if self._read_buffer_size >= count else None
 
     def send(self, data: bytes) -> None:
         """Write without a future for the end of it. Raises StreamClosedError."""
@@ -104,16 +124,13 @@ class Connection(HTTP1ServerConnection):
         try:
             while True:
                 self.deadline = time.monotonic() + idle
-                reading = self.stream.read_until_regex(END_OF_HEAD, most)
-                if reading.done():
-                    await asyncio.sleep(0)  # the next request is here already, and others want their turn
-                head = await reading
+                head, body = await self.stream.read_head(most)
                 request = self._hot.request(head, caller := self._hot.api.access.caller(self.stream))
                 if request is not None:
-                    await self._answer_hot(request, caller)
+                    await self._answer_hot(request, caller, body)
                     continue
                 self.deadline = NEVER
-                self.stream.give_back(head)
+                self.stream.give_back(head, body)
                 connection = HTTP1Connection(self.stream, False, self.params, self.context)
                 if not await connection.read_response(delegate.start_request(self, connection)):
                     return
@@ -126,17 +143,17 @@ class Connection(HTTP1ServerConnection):
         finally:
             delegate.on_close(self)
 
-    async def _answer_hot(self, request: Request, caller: Caller) -> None:
+    async def _answer_hot(self, request: Request, caller: Caller, body: bytes) -> None:
         api = self._hot.api
         api.begin()
         try:
-            began, raw = time.perf_counter(), self.stream.take(request.length)
-            if raw is None:
+            began = time.perf_counter()
+            if len(body) < request.length:
                 self.deadline = time.monotonic() + (self.params.body_timeout or NEVER)
-                raw = await self.stream.read_bytes(request.length)
+                body = await self.stream.read_bytes(request.length)
             self.deadline = NEVER
             self._answering = True
-            self.stream.send(await self._hot.answer(request, caller, raw, began))
+            self.stream.send(await self._hot.answer(request, caller, body, began))
         finally:
             self._answering = False
             api.end()

@@ -119,6 +119,11 @@ class Hot:
         self._routes = routes
         self._thinned = Thinned()
 
+    def body_after(self, head: bytes) -> int:
+        """How many bytes the body has if this may be a hot request, else 0."""
+        request = read_head(head) if len(head) <= LONGEST_HEAD else None
+        return 0 if request is None or request.route not in self._routes else request.length
+
     def request(self, head: bytes, caller: Caller) -> Request | None:
         """What is asked; None if Tornado has to look at it."""
         if len(head) > LONGEST_HEAD or (request := read_head(head)) is None or self.api.unready() is not None:

@@ -64,7 +64,8 @@ class _Connections(HTTPServer):
         self._answer_timeout = ANSWER_TIMEOUT
 
     def take(self, connection: socket.socket, uid: int) -> None:
-        stream = Stream(connection, max_buffer_size=2 * HARD_STOP, answer_timeout=self._answer_timeout)
+        timeout, after = self._answer_timeout, self._hot.body_after
+        stream = Stream(connection, max_buffer_size=2 * HARD_STOP, answer_timeout=timeout, body_after=after)
         self.users[stream] = uid
         self.by_user[uid] += 1
         context = _HTTPRequestContext(stream, ("", 0), self.protocol)
