@@ -22,9 +22,11 @@ from task_client.client import Client
 from task_client.daemon import LOG_NAME, daemon_program
 from task_client.errors import AnswerUnknown, ClientError, DaemonUnreachable
 from task_client.types import Callback, Task
+from task_client.units import SERVICE, Unit
 
 TASKS, CALLBACKS = 500, 200  # at most so many, the newest
 LOG_TAIL = 256 * 1024  # bytes
+JOURNAL_LINES = 2000
 CHECKED_FOR = 20.0  # seconds
 PROGRAM_TIMEOUT = 10.0
 HIDDEN = "(hidden)"
@@ -61,23 +63,29 @@ def _why(error: Exception) -> str:
     return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
 
 
-def collect(client: Client, workspace: Path, config_file: str | None = None) -> Findings:
-    """Never raises for what cannot be had. `workspace` and `config_file` are used as far as the daemon cannot be asked."""
+def collect(client: Client, workspace: Path | None = None, config_file: str | None = None, unit: Unit | None = None) -> Findings:
+    """Never raises for what cannot be had. `workspace` and `config_file` are used as far as the daemon cannot be asked; without
+    them those of the unit, else where the socket is."""
     found = Findings()
+    home = workspace or Path(client.unix_socket).absolute().parent
+    file = config_file
+    if unit is not None:
+        home, file = workspace or unit.workspace or home, config_file or unit.config_file
+        found.text("journal.txt", lambda: _end_of_journal(unit.manager))
     try:
         info = client.info()
     except (DaemonUnreachable, AnswerUnknown) as error:
         found.missing["info.json, zones.json, actions.json, tasks.json, callbacks.json, log.txt"] = str(error)
-        found.text("config.toml", lambda: _shown_config(workspace, config_file))
-        found.json("check.json", lambda: check_file(workspace / "store.db"))
+        found.text("config.toml", lambda: _shown_config(home, file))
+        found.json("check.json", lambda: check_file(home / "store.db"))
     except ClientError as error:
         found.missing["everything that the daemon knows"] = str(error)
     else:
         found.daemon_up = True
         found.json("info.json", lambda: info)
-        workspace = _ask(client, found) or workspace
-    found.json("host.json", lambda: _host(workspace))
-    found.text("task-daemon.log", lambda: _end_of(workspace / LOG_NAME))
+        home = _ask(client, found) or home
+    found.json("host.json", lambda: _host(home))
+    found.text("task-daemon.log", lambda: _end_of(home / LOG_NAME))
     return found
 
 
@@ -236,6 +244,14 @@ def _end_of(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
         return file.read().decode(errors="replace")
+
+
+def _end_of_journal(manager: str) -> str:
+    command = ["journalctl", f"--{manager}", f"--unit={SERVICE}", f"--lines={JOURNAL_LINES}", "--no-pager", "--output=short-iso"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PROGRAM_TIMEOUT, check=False)  # noqa: S603
+    if done.returncode:
+        raise OSError(f"journalctl ended with code {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _rfc3339(seconds: float) -> str:

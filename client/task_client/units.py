@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from task_client.errors import DaemonNotStarted
@@ -41,18 +42,46 @@ def start_unit(workspace: Path | None, unix_socket: str | None, end: float) -> t
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a unit's daemon was told: `workspace` and `config_file` are None where its command line does not say."""
+
+    manager: str  # `user` or `system`
+    workspace: Path | None
+    config_file: str | None
+
+
+def unit_at(unix_socket: str) -> Unit | None:
+    """The unit that listens there, as systemd knows it; whether it runs or not."""
+    program = shutil.which("systemctl")
+    managers = [manager for manager, path in unit_sockets().items() if path == unix_socket]
+    if program is None or not managers:
+        return None
+    words = _words([program, f"--{managers[0]}"])
+    given = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+    if given.get("--unix-socket") != unix_socket:
+        return None
+    workspace = given.get("--workspace")
+    return Unit(managers[0], Path(workspace) if workspace else None, given.get("--config-file"))
+
+
 def look_there(manager: str) -> str:
     """What to do next, for the end of an error."""
     return f"see `systemctl --{manager} status {SERVICE}` and `journalctl --{manager} --unit={SERVICE}`"
 
 
 def _serves(systemctl: list[str], workspace: Path | None, path: str) -> bool:
+    places = [f"--unix-socket={path}"] + ([] if workspace is None else [f"--workspace={workspace}"])
+    return set(places) <= set(_words(systemctl))
+
+
+def _words(systemctl: list[str]) -> list[str]:
+    """Those of the unit's command line, among others; none if there is no such unit."""
     said = _ask([*systemctl, "--no-pager", "show", "--property=LoadState", "--property=ExecStart", SERVICE], ANSWERED_IN)
     if said is None or said.returncode != 0:
-        return False
+        return []
     words = said.stdout.split()
-    places = [f"--unix-socket={path}"] + ([] if workspace is None else [f"--workspace={workspace}"])
-    return "LoadState=loaded" in words and all(place in words for place in places)
+    return words if "LoadState=loaded" in words else []
 
 
 def _start(systemctl: list[str], manager: str, path: str, end: float) -> bool:

@@ -2,6 +2,7 @@
 starts the real daemon, once. The daemon that is started without systemd is the stand-in of test_daemon.py."""
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -76,6 +77,21 @@ class Systemd:
     def own(self) -> str:
         """The socket of a daemon that was started without systemd."""
         return str(self.home / "state" / "task_daemon" / "task_daemon.socket")
+
+
+def test_units_listen_where_clients_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither can read the other: the client is installed without the units, and a unit is no program."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.delenv("TASK_DAEMON_WORKSPACE_ROOT", raising=False)
+    folder = Path(__file__).parents[2] / "systemd"
+    listening = {
+        manager: re.search(r"(?m)^ExecStart=.* --unix-socket=(\S+)", (folder / where / "task-daemon.service").read_text())
+        for manager, where in (("user", "user"), ("system", ""))
+    }
+
+    assert {m: found[1].replace("%t", "/run/user/7") for m, found in listening.items() if found} == paths.unit_sockets()
+    for where, path in (("user", "%t/task-daemon"), ("", os.path.dirname(paths.SYSTEM_SOCKET))):
+        assert f"ListenStream={path}/{paths.SOCKET_NAME}\n" in (folder / where / "task-daemon.socket").read_text()
 
 
 @pytest.fixture

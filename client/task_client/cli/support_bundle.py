@@ -18,13 +18,18 @@ callbacks.json   callbacks that are dead or pending: where they go, without path
 check.json       whether the store is sound
 log.txt          the latest lines of the log, of this run of the daemon
 task-daemon.log  the end of the log file, if the daemon was started by taskctl or init_daemon_process
+journal.txt      the end of the journal, if systemd starts the daemon
 
 """
 
 
 @verb
 @click.option("--output", metavar="FILE", type=click.Path(dir_okay=False), help="[default: task-daemon-support-TIME.tar.gz]")
-@click.option("--workspace", type=click.Path(file_okay=False), help="Of a daemon that is down [default: where its socket is].")
+@click.option(
+    "--workspace",
+    type=click.Path(file_okay=False),
+    help="Of a daemon that is down [default: its unit's, else where its socket is].",
+)
 @click.option("--config-file", type=click.Path(exists=True, dir_okay=False), help="Of a daemon that is down.")
 def command(settings: Settings, output: str | None, workspace: str | None, config_file: str | None) -> None:
     """Put what a helper needs to see into one archive.
@@ -37,10 +42,12 @@ def command(settings: Settings, output: str | None, workspace: str | None, confi
 
     from task_client.cli.output import print_json
     from task_client.support import collect, pack
+    from task_client.units import unit_at
 
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    home = Path(workspace).absolute() if workspace else Path(settings.socket).absolute().parent
-    found = collect(settings.client(), home, None if config_file is None else str(Path(config_file).absolute()))
+    unit = unit_at(settings.socket)
+    file = None if config_file is None else str(Path(config_file).absolute())
+    found = collect(settings.client(), None if workspace is None else Path(workspace).absolute(), file, unit)
     was = "answered" if found.daemon_up else "could not be asked"
     about = ABOUT.format(now=stamp, socket=settings.socket, was=was)
     about += "".join(f"missing: {name}: {why}\n" for name, why in found.missing.items())

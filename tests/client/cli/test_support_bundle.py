@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from task_client import units
 from task_client.cli import main
 from task_client.support import without_secrets
 from tests.client.scripted import Reply, ScriptedServer, problem
@@ -160,6 +161,46 @@ def test_nothing_of_a_daemon_that_never_was(short_path: Path, pack: Pack) -> Non
 
     assert set(found) == {"README.txt", "config.toml", "host.json"}
     assert "missing: check.json: there is no store at" in found["README.txt"]
+
+
+@pytest.fixture
+def unit(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workspace of a unit whose socket is `run/d.sock`, as systemd would tell of it; its journal is a file."""
+    workspace, socket = short_path / "w", short_path / "run" / "d.sock"
+    argv = f"/usr/bin/task-daemon --workspace={workspace} --unix-socket={socket} --config-file={short_path / 'task-daemon.toml'}"
+    shown = f"LoadState=loaded\nExecStart={{ path=/usr/bin/task-daemon ; argv[]={argv} ; ignore_errors=no }}\n"
+    for name, said in (("systemctl", shown), ("journalctl", "$@\nthe store is on http://me:hush-password@host/\n")):
+        program = short_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\ncat <<END\n{said}END\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(short_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setattr(units, "unit_sockets", lambda: {"system": str(socket)})
+    return workspace
+
+
+def test_workspace_configuration_and_journal_of_the_unit_are_taken_when_its_daemon_is_down(
+    short_path: Path, unit: Path, pack: Pack
+) -> None:
+    with Daemon(short_path, config(short_path)) as daemon:
+        assert daemon.workspace == unit
+        assert daemon.stop() == 0
+
+    _, found = pack(str(short_path / "run" / "d.sock"))
+
+    assert json.loads(found["check.json"])["ok"] is True
+    assert json.loads(found["host.json"])["workspace"] == str(unit)
+    assert '[zones.sim]\nbackend = "simulated"' in found["config.toml"]
+    journal = found["journal.txt"]
+    assert journal.startswith("--system --unit=task-daemon.service ")
+    assert "the store is on http://(hidden)@host/" in journal
+
+
+def test_no_unit_is_asked_about_another_socket(short_path: Path, unit: Path, pack: Pack) -> None:
+    _, found = pack(str(short_path / "no.sock"))
+
+    assert "journal.txt" not in found
+    assert json.loads(found["host.json"])["workspace"] == str(short_path)
 
 
 def answers(server: ScriptedServer, **others: Reply) -> None:
