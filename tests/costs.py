@@ -50,7 +50,7 @@ def counted(calls: Calls) -> Iterator[Calls]:
         calls.made -= 1  # the call that ended the counting
 
 
-def expect_cost(test_file: str, name: str, cost: float) -> None:
+def expect_cost(test_file: str, name: str, cost: float, unit: str = "calls") -> None:
     """Fails when `cost` is not what the baseline `name` beside the test says, within the tolerance."""
     path = Path(test_file).with_suffix(".json")
     known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
@@ -62,5 +62,5 @@ def expect_cost(test_file: str, name: str, cost: float) -> None:
         pytest.skip(f"no baseline for Python {VERSION} in {path.name}: {RENEW}=1 pytest {path.stem}.py records one")
     assert name in known[VERSION], f"no baseline {name!r} in {path.name}: {RENEW}=1 records one"
     baseline = known[VERSION][name]
-    told = f"{name}: {cost:.1f} calls, the baseline is {baseline}; if that is right, renew it: {RENEW}=1 pytest {path.stem}.py"
+    told = f"{name}: {cost:.1f} {unit}, the baseline is {baseline}; if that is right, renew it: {RENEW}=1 pytest {path.stem}.py"
     assert baseline * LESS <= cost <= baseline * MORE, told
