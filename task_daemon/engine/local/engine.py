@@ -78,6 +78,7 @@ class LocalEngine:
         self._woken = asyncio.Event()
         self._stirred = asyncio.Event()  # for `idle`
         self._planned = NEVER
+        self._idling = 0
         self._opened = False
         self._closing = False
 
@@ -92,7 +93,7 @@ class LocalEngine:
         self._keeper = Keeper(self.store, self._ledger)
         await self._keeper.begin()
         self._paused = set(await self.store.read(lambda look: look.paused()))
-        self._rounds = Rounds(self._ledger, self._clock, handlers, self._worker_count, self._stuck_after, self._stir_from_thread)
+        self._rounds = Rounds(self._ledger, self._clock, handlers, self._worker_count, self._stuck_after, self._stir_in_time)
         self._courier = Courier(self._outbox, self._clock, handlers.deliver, self._record, self._stir, self.measures)
         now = self._clock.monotonic()
         self._next_checkpoint = now + CHECKPOINT_EVERY
@@ -300,10 +301,18 @@ class LocalEngine:
     async def idle(self, besides: Collection[str] = ()) -> None:
         """For tests: everything that is due now was dispatched and has finished, but for polls of the zones `besides`
         (and whatever has to wait behind those, if they hold all workers)."""
+        self._idling += 1
+        try:
+            await self._until_idle(besides)
+        finally:
+            self._idling -= 1
+
+    async def _until_idle(self, besides: Collection[str]) -> None:
         while True:
             self._stirred.clear()
             await asyncio.sleep(0)  # what threads have left for the loop so far
             self.tick()
+            self._woken.set()
             if self._rounds.next_deadline() <= self._clock.now():
                 continue  # more of them are due than are looked at in one tick
             workers = self._rounds.workers
@@ -319,6 +328,7 @@ class LocalEngine:
 
     def tick(self) -> float | None:
         """Dispatch everything that is due; the monotonic time of the next, None if there is nothing to wait for."""
+        self._planned = NEVER  # for `_stir_in_time`, until it is known how long nothing will be looked at
         now = self._clock.monotonic()
         self._rounds.dispatch(now, self._keeper.loading)
         self._dispatch_deliveries()
@@ -431,8 +441,10 @@ class LocalEngine:
         self._stirred.set()
         self._woken.set()
 
-    def _stir_from_thread(self) -> None:
-        self._from_thread(self._stir)
+    def _stir_in_time(self, due: float) -> None:
+        """Any thread: there is something to do then. The loop is woken only if it would sleep for longer, or for `idle`."""
+        if due < self._planned or self._idling:
+            self._from_thread(self._stir)
 
     def _from_thread(self, call: Callable[..., None], *arguments: Any) -> None:
         try:

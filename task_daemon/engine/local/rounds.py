@@ -30,7 +30,8 @@ class LocalBeat:
 
 
 class Rounds:
-    """`stir`: called on any thread when something has begun or ended. The other methods belong to the event loop."""
+    """`stir`: called on any thread when something has begun or ended, with the monotonic time at which there is something to
+    do because of that. The other methods belong to the event loop."""
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class Rounds:
         handlers: Handlers,
         workers: int,
         stuck_after: Callable[[str], float],
-        stir: Callable[[], None],
+        stir: Callable[[float], None],
     ) -> None:
         self.expiring = False
         self._ledger = ledger
@@ -52,7 +53,7 @@ class Rounds:
         self._closing = False
         self._not_before = -NEVER  # for polls, while the stored tasks are being loaded
         self._expirer = Aside("expiry")
-        self.workers = Workers(workers, clock, stuck_after, self._stranded, self._returned, stir)
+        self.workers = Workers(workers, clock, stuck_after, self._stranded, self._returned, self._moved)
 
     def dispatch(self, now: float, loading: bool) -> None:
         """Hand out everything that is due; `loading`: one poll of tasks at most, and not right after the last."""
@@ -118,7 +119,14 @@ class Rounds:
             log.exception("cannot expire %d tasks; again later", len(tasks))
         finally:
             self.expiring = False
-            self._stir()
+            self._stir(-NEVER)
+
+    def _moved(self, ended: bool) -> None:
+        due = NEVER
+        if ended:
+            with self._lock:
+                due = self._beats.next_due()
+        self._stir(due)
 
     def _stranded(self, zone: str) -> None:
         with self._lock:

@@ -34,8 +34,8 @@ class Job:
 class Workers:
     """`count` daemon threads. `stuck_after(zone)`: seconds without a sign of life.
 
-    `moved`: called, on any thread, before and after each job. `stranded(zone)`: when a job is found stuck, before it can
-    possibly have come back; `returned(zone)`: on the abandoned thread, when it has.
+    `moved`: called, on its thread, before (False) and after (True) each job. `stranded(zone)`: when a job is found stuck, before
+    it can possibly have come back; `returned(zone)`: on the abandoned thread, when it has.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Workers:
         stuck_after: Callable[[str], float],
         stranded: Callable[[str], None],
         returned: Callable[[str], None],
-        moved: Callable[[], None],
+        moved: Callable[[bool], None],
     ) -> None:
         self.count = count
         self._clock = clock
@@ -54,6 +54,7 @@ class Workers:
         self._returned = returned
         self._moved = moved
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._waiting: set[Job] = set()
         self._running: set[Job] = set()
         self._stuck: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -63,9 +64,11 @@ class Workers:
             self._spawn()
 
     def submit(self, zone: str, run: Callable[[Job], None]) -> None:
+        job = Job(zone, run, self._clock)
         with self._lock:
             self._submitted += 1
-        self._jobs.put(Job(zone, run, self._clock))
+            self._waiting.add(job)
+        self._jobs.put(job)
 
     def check(self) -> list[str]:
         """Zones whose job became stuck since the last look; each has got a new thread. Event loop, no lock held."""
@@ -86,9 +89,13 @@ class Workers:
         return found
 
     def next_check(self) -> float | None:
-        """Monotonic time at which a running job could become stuck."""
+        """Monotonic time at which a job could become stuck, also one that waits for a thread and may begin at any moment."""
         with self._lock:
-            return min((job.alive_at + self._stuck_after(job.zone) for job in self._running), default=None)
+            times = [job.alive_at + self._stuck_after(job.zone) for job in self._running]
+            if self._waiting:
+                now = self._clock.monotonic()
+                times += [now + self._stuck_after(job.zone) for job in self._waiting]
+        return min(times, default=None)
 
     def unfinished(self) -> int:
         """Jobs waiting or running, stuck ones left out."""
@@ -117,8 +124,9 @@ class Workers:
         while (job := self._jobs.get()) is not None:
             job.touch()
             with self._lock:
+                self._waiting.discard(job)
                 self._running.add(job)
-            self._moved()
+            self._moved(False)
             try:
                 job.run(job)
             except BaseException:
@@ -136,7 +144,7 @@ class Workers:
         if job.stuck:
             log.warning("zone %s: the abandoned poll has returned; the zone is polled again", job.zone, extra={"zone": job.zone})
             self._returned(job.zone)
-        self._moved()
+        self._moved(True)
         return job.stuck
 
 

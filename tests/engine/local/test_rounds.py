@@ -6,6 +6,7 @@ import pytest
 
 from task_daemon.clock import FakeClock
 from task_daemon.core.ports import Again, Beat, Handlers, Watched
+from task_daemon.engine.beats import NEVER
 from task_daemon.engine.local.ledger import Ledger
 from task_daemon.engine.local.rounds import LOADING_GAP, Rounds
 
@@ -18,12 +19,13 @@ class Polled:
 
     def __init__(self, clock: FakeClock) -> None:
         self.zones: list[str] = []
+        self.stirred: list[float] = []
         self.ledger = Ledger(clock, Watched(), lambda _tasks: None)
         for zone in ZONES:
             self.ledger.beats.configure(zone, 10.0, clock.monotonic())
             self.ledger.beats.add(zone, f"task of {zone}", None, clock.monotonic())
         handlers = Handlers(self._poll, None, lambda _tasks: None, lambda _tasks, _events: None, lambda _error: None)  # type: ignore[arg-type]  # nothing is delivered here
-        self.rounds = Rounds(self.ledger, clock, handlers, 4, lambda _zone: 60.0, lambda: None)
+        self.rounds = Rounds(self.ledger, clock, handlers, 4, lambda _zone: 60.0, self.stirred.append)
 
     def _poll(self, beat: Beat) -> Again:
         self.zones.append(beat.zone)
@@ -50,6 +52,18 @@ def test_polls_start_apart_while_the_stored_tasks_are_being_loaded(
         clock.advance(LOADING_GAP)
 
     assert len(set(polled.zones)) == 2
+
+
+def test_end_of_a_poll_tells_when_the_next_is_due_and_its_beginning_disturbs_nobody(
+    polled: Polled, clock: FakeClock, eventually: Eventually
+) -> None:
+    polled.rounds.dispatch(clock.monotonic(), loading=False)
+    eventually("each has told twice", lambda: len(polled.stirred) == 2 * len(ZONES))
+
+    due = polled.rounds.next_due(loading=False)
+    assert clock.monotonic() < due <= clock.monotonic() + 10.0
+    assert polled.stirred[-1] == due
+    assert polled.stirred.count(NEVER) == len(ZONES)
 
 
 def test_zones_without_tasks_wait_for_no_other_while_the_stored_tasks_are_being_loaded(

@@ -14,7 +14,7 @@ class Log:
     def __init__(self, clock: FakeClock, count: int = 2) -> None:
         self.stranded: list[str] = []
         self.returned: list[str] = []
-        self.workers = Workers(count, clock, lambda _zone: 60.0, self.stranded.append, self.returned.append, lambda: None)
+        self.workers = Workers(count, clock, lambda _zone: 60.0, self.stranded.append, self.returned.append, lambda _ended: None)
 
 
 def test_f6_others_go_on_when_all_threads_hang(clock: FakeClock, eventually: Eventually) -> None:
@@ -38,6 +38,28 @@ def test_f6_others_go_on_when_all_threads_hang(clock: FakeClock, eventually: Eve
     eventually("the abandoned have returned", lambda: sorted(log.returned) == ["a", "b"])
     eventually("nothing is left", lambda: log.workers.unfinished() == 0)
     assert log.workers.stuck() == {}
+    log.workers.close()
+
+
+def test_check_is_due_when_a_job_that_waits_for_a_thread_could_have_become_stuck(
+    clock: FakeClock, eventually: Eventually
+) -> None:
+    log, hold = Log(clock, count=1), threading.Event()
+    assert log.workers.next_check() is None
+
+    def wait(_job: Job) -> None:
+        hold.wait(30)
+
+    for zone in ("a", "b"):
+        log.workers.submit(zone, wait)
+        assert log.workers.next_check() == clock.monotonic() + 60.0
+    eventually("one hangs", lambda: log.workers.busy() == ["a"])
+    clock.advance(60)
+    assert log.workers.check() == ["a"]
+    assert log.workers.next_check() == clock.monotonic() + 60.0
+    hold.set()
+    eventually("nothing is left", lambda: log.workers.unfinished() == 0)
+    assert log.workers.next_check() is None
     log.workers.close()
 
 
