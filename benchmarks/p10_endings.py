@@ -60,7 +60,7 @@ def crowd(daemon: Daemon, receiver: Receiver, count: int, name: int, prefix: str
     daemon.fill(count, lambda n: telling(receiver, f"{prefix}-{n}"))
     time.sleep(0.3)
     before = daemon.cpu()
-    receiver.await_count(count, WITHIN)
+    receiver.await_count(count, WITHIN, every=0.1)  # the receiver is to receive and not to be asked
     daemon.until("every outcome was on disk", lambda status: status["outbox"]["in_memory"] == 0 and status["live"] == 0)
     spent = daemon.cpu() - before
     came = receiver.arrivals()

@@ -45,15 +45,16 @@ class Process:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def await_that(self, what: str, holds: Callable[[], bool], within: float = WITHIN) -> float:
-        """Seconds since it was spawned when `holds()` became true. Ends the benchmark when that takes too long."""
+    def await_that(self, what: str, holds: Callable[[], bool], within: float = WITHIN, every: float = 0.002) -> float:
+        """Seconds since it was spawned when `holds()` became true, looked at `every` so many seconds. Ends the benchmark when
+        that takes too long."""
         end = time.monotonic() + within
         while not holds():
             if not self.alive():
                 raise SystemExit(f"cannot go on: it ended with {self._process.returncode} before {what}: {self.said()}")
             if time.monotonic() > end:
                 raise SystemExit(f"cannot go on: not within {within:g} s: {what}: {self.said()}")
-            time.sleep(0.002)
+            time.sleep(every)
         return time.monotonic() - self.spawned
 
     def stop(self, within: float = WITHIN) -> float:

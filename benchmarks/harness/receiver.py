@@ -61,9 +61,9 @@ class Receiver(Process):
     def arrivals(self) -> Arrivals:
         return Arrivals(**self._ask("GET", "/"))
 
-    def await_count(self, count: int, within: float) -> float:
-        """Seconds since the receiver was spawned when so many callbacks had come."""
-        return self.await_that(f"{count} callbacks came", lambda: self.count() >= count, within)
+    def await_count(self, count: int, within: float, every: float = 0.002) -> float:
+        """Seconds since the receiver was spawned when so many callbacks had come. Asking takes it 1 ms each time."""
+        return self.await_that(f"{count} callbacks came", lambda: self.count() >= count, within, every)
 
     def forget(self) -> None:
         self._ask("DELETE", "/")

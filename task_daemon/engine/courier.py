@@ -57,13 +57,13 @@ class Courier:
         self._ahead = clock.now() - clock.monotonic()  # of the wall clock
         self._under_way: set[asyncio.Task[None]] = set()
         self._answered: list[Settled] = []
-        self._recording: asyncio.Task[None] | None = None
+        self._recordings: set[asyncio.Task[None]] = set()
         self._company: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
     def busy(self) -> bool:
-        return bool(self._under_way or self._answered or self._recording)
+        return bool(self._under_way or self._answered or self._recordings)
 
     def pump(self) -> None:
         """Send everything that is due and has room."""
@@ -87,23 +87,28 @@ class Courier:
         self._record_soon(at_once=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
-                while self._recording is not None:
-                    await asyncio.wait({self._recording})
+                while self._recordings:
+                    await asyncio.wait(self._recordings)
 
     async def _deliver(self, row: Delivery) -> None:
         """One delivery after the other, as long as there are any: a new asyncio task for each would cost as much as sending."""
+        outbox = self._outbox
         going = True
         while going:
-            outcome = await self._outcome(row)
+            try:
+                outcome = await self._send(row)
+            except Exception as error:
+                outcome = self._surprised(row, error)
             now = self._now()
             self._count(row, outcome, now)
-            self._answered.append(Settled(row, self._outbox.judge(row, outcome, now)))
-            self._outbox.answered(row, outcome, now)
-            rows = [] if self._closed else self._outbox.take(now)
+            self._answered.append(Settled(row, outbox.judge(row, outcome, now)))
+            outbox.answered(row, outcome, now)
+            rows = [] if self._closed else outbox.take(now)
             going = bool(rows)
             if going:
                 row = rows[0]
-                self._carry(rows[1:])
+                if len(rows) > 1:
+                    self._carry(rows[1:])
                 self._record_soon(at_once=False)
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -116,11 +121,18 @@ class Courier:
     # ---- recording
 
     def _record_soon(self, at_once: bool) -> None:
-        if self._recording is not None or not self._answered:
+        """A group does not wait for the one before it: the store takes in one commit what came during the last."""
+        if not self._answered:
             return
         loop = asyncio.get_running_loop()
         if at_once or len(self._answered) >= GROUP:
-            self._recording = loop.create_task(self._record_answered())
+            if self._company is not None:
+                self._company.cancel()
+                self._company = None
+            group, self._answered = self._answered, []
+            recording = loop.create_task(self._record_group(group))
+            self._recordings.add(recording)
+            recording.add_done_callback(self._recorded_group)
         elif self._company is None:
             self._company = loop.call_later(COMPANY, self._enough_company)
 
@@ -128,19 +140,15 @@ class Courier:
         self._company = None
         self._record_soon(at_once=True)
 
-    async def _record_answered(self) -> None:
-        while self._answered:
-            if self._company is not None:
-                self._company.cancel()
-                self._company = None
-            group, self._answered = self._answered, []
-            for settled in await self._recorded(group):
-                self._outbox.settle(settled.row, settled.versions)
-            self.pump()
-            if len(self._answered) < GROUP and self._under_way:
-                break
-        self._recording = None
-        self._record_soon(at_once=not self._under_way)
+    async def _record_group(self, group: Sequence[Settled]) -> None:
+        for settled in await self._recorded(group):
+            self._outbox.settle(settled.row, settled.versions)
+        self.pump()
+
+    def _recorded_group(self, recording: asyncio.Task[None]) -> None:
+        self._recordings.discard(recording)
+        if not recording.cancelled() and (error := recording.exception()) is not None:
+            log.error("cannot go on after outcomes of deliveries were recorded: %s", error, exc_info=error)
         self._moved()
 
     async def _recorded(self, group: Sequence[Settled]) -> Sequence[Settled]:
@@ -176,15 +184,11 @@ class Courier:
             self._outbox.set_back(before - ahead)
         return now
 
-    async def _outcome(self, row: Delivery) -> Outcome:
-        try:
-            return await self._send(row)
-        except Exception as error:
-            log.exception(
-                "cannot send delivery %s of task %s: the sender raised; again in %g s",
-                *(row.id, row.uid, AFTER_EXCEPTION),
-                extra={"uid": row.uid},
-            )
-            return Later(
-                Attempt(at=self._clock.now(), error=f"{type(error).__name__}: {error}"), AFTER_EXCEPTION, target_down=False
-            )
+    def _surprised(self, row: Delivery, error: Exception) -> Outcome:
+        log.error(
+            "cannot send delivery %s of task %s: the sender raised; again in %g s",
+            *(row.id, row.uid, AFTER_EXCEPTION),
+            exc_info=error,
+            extra={"uid": row.uid},
+        )
+        return Later(Attempt(at=self._clock.now(), error=f"{type(error).__name__}: {error}"), AFTER_EXCEPTION, target_down=False)

@@ -28,7 +28,7 @@ PROBE_EVERY = 30.0  # seconds
 WAKE_EVERY = 1.0  # seconds, for each owner
 READ_AGAIN = 300.0  # seconds; due times in the store may be from before the wall clock was set, so they are not waited out
 TRIES_KEPT = 20
-UNSETTLED = 256  # answered, and not on disk yet; with more of them nothing is sent, for after a crash they are sent again
+UNSETTLED = 512  # answered, and not on disk yet; with more of them nothing is sent, for after a crash they are sent again
 NEVER = math.inf
 
 
@@ -87,7 +87,10 @@ class _Line:
             self.rows.insert(at, row)
 
     def remove(self, delivery_id: str) -> None:
-        self.rows = [row for row in self.rows if row.id != delivery_id]
+        if len(self.rows) == 1 and self.rows[0].id == delivery_id:
+            self.rows.clear()
+        else:
+            self.rows = [row for row in self.rows if row.id != delivery_id]
 
 
 class _Lane:
@@ -142,7 +145,8 @@ class Outbox:
         """Pending deliveries that are on disk."""
         crowded = bool(self._more)
         for stored in rows:
-            row = replace(stored, next_at=due(stored, now))
+            at = due(stored, now)
+            row = stored if at == stored.next_at else replace(stored, next_at=at)
             lane = self._lane(row.target)
             if row.uid not in self._lines and (crowded or lane.lines >= self._room()):
                 crowded = True
@@ -236,16 +240,20 @@ class Outbox:
         lane.unsettled -= 1
         self.unsettled -= 1
         line = self._lines.get(row.uid)
-        if line is not None:
-            line.busy = None
-            there = {known.id for known in line.rows}
-            for version in versions:
-                if version.state is not DeliveryState.PENDING:
-                    line.remove(version.id)
-                elif version.id in there:
-                    line.put(version)
-            self._requeue(row.uid, line)
-        self._replan(lane)
+        if line is None:
+            self._replan(lane)
+            return
+        line.busy = None
+        there = {known.id for known in line.rows}
+        for version in versions:
+            if version.state is not DeliveryState.PENDING:
+                line.remove(version.id)
+            elif version.id in there:
+                line.put(version)
+        counted = self._lane(line.lane)
+        self._requeue(row.uid, line)
+        if counted is not lane:
+            self._replan(lane)
 
     # ---- what people do
 
@@ -400,14 +408,15 @@ class Outbox:
         return lane is None or lane.planned != entry[0]
 
     def _replan(self, lane: _Lane) -> None:
-        when = self._top(lane)
         unread = lane.target in self._more and not lane.filling
-        if unread and lane.target not in self.hungry:
-            when = min(when, lane.horizon)
         if lane.in_flight >= (1 if lane.held else self._per_target):
             when = NEVER
-        elif lane.held:
-            when = max(when, lane.probe_at)
+        else:
+            when = self._top(lane)
+            if unread and lane.target not in self.hungry:
+                when = min(when, lane.horizon)
+            if lane.held:
+                when = max(when, lane.probe_at)
         if when != lane.planned:
             lane.planned = when
             if when < NEVER:

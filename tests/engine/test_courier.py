@@ -8,7 +8,7 @@ from task_daemon.core.errors import Degraded
 from task_daemon.core.measures import Measures
 from task_daemon.core.model import Attempt, Delivery, DeliveryState
 from task_daemon.core.ports import Delivered, Outcome
-from task_daemon.engine.courier import Courier
+from task_daemon.engine.courier import GROUP, Courier
 from task_daemon.engine.outbox import UNSETTLED, Outbox
 from tests.engine.test_outbox import row
 from tests.waiting import PATIENCE
@@ -19,6 +19,7 @@ class Post:
 
     def __init__(self, clock: FakeClock, per_target: int = 4) -> None:
         self.sent: list[str] = []
+        self.handed_on = 0  # outcomes, to the disk
         self.groups: list[list[str]] = []
         self.disk = asyncio.Event()
         self.disk.set()
@@ -37,6 +38,7 @@ class Post:
         return Delivered(Attempt(at=0.0, status=200))
 
     async def _record(self, rows: Sequence[Delivery]) -> None:
+        self.handed_on += len(rows)
         await self.disk.wait()
         self.refuse(rows)
         assert all(version.state is DeliveryState.DELIVERED for version in rows)
@@ -61,6 +63,18 @@ async def test_receiver_does_not_wait_for_the_disk_and_outcomes_share_its_commit
     await post.rest()
     assert sum(len(group) for group in post.groups) == 100
     assert len(post.groups) <= 4
+
+
+async def test_outcomes_reach_the_store_while_it_still_writes_those_before(clock: FakeClock) -> None:
+    """So that one commit takes all that came during the last."""
+    post = Post(clock)
+    post.disk.clear()
+    post.put(*(row(f"u{n}") for n in range(3 * GROUP)))
+    await post.until(lambda: post.handed_on == 3 * GROUP)
+    assert post.groups == []
+    post.disk.set()
+    await post.rest()
+    assert len({one for group in post.groups for one in group}) == 3 * GROUP
 
 
 async def test_next_of_a_task_waits_until_the_one_before_is_on_disk(clock: FakeClock) -> None:
