@@ -65,7 +65,7 @@ def costs(workspace: Path, tasks: int) -> tuple[float, float, float]:
     connection = sqlite3.connect(workspace / "store.db", isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     tables, reading = Tables(connection), Reading(connection)
-    some = reading.live((zone_name(5), "", ""), TURNS)
+    some, _ = reading.live((zone_name(5), 0), TURNS)
     fresh = [running(tasks + IN_ONE_COMMIT + n, zone_name(5), time.time()) for n in range(TURNS)]
     page = Query(zone=zone_name(5), before_uid=some[len(some) // 2].uid, limit=50)
     now = time.time()

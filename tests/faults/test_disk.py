@@ -229,11 +229,12 @@ def serves(daemon: Daemon) -> bool:
     return True
 
 
-def test_daemon_serves_again_wherever_bits_were_flipped(short_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_daemon_serves_again_wherever_bits_were_flipped(short_path: Path, version: int) -> None:
     """What is noticed at the start is set aside and salvaged; what is noticed only later stops the daemon once."""
     chance = random.Random(20261121)
-    sound = (STORES / "1.db").read_bytes()
-    for round_ in range(8):
+    sound = (STORES / f"{version}.db").read_bytes()
+    for round_ in range(5):
         home = short_path / str(round_)
         (home / "w").mkdir(mode=0o700, parents=True)
         damaged = bytearray(sound)
@@ -252,7 +253,7 @@ def test_index_that_disagrees_with_its_table_is_noticed_and_made_anew(short_path
         assert daemon.stop() == 0
         store = daemon.workspace / "store.db"
         with sqlite3.connect(store) as connection:
-            (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'task_live'").fetchone()
+            (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'task_id'").fetchone()
         connection.close()
         with store.open("r+b") as file:
             file.seek((page - 1) * 4096)

@@ -75,7 +75,7 @@ def _quick_check(connection: sqlite3.Connection) -> Check:
     try:
         with closing(connection.execute(f"PRAGMA quick_check({FINDINGS})")) as rows:
             findings += [text for (text,) in rows if text != "ok"]
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # what was found may be a name that is no text any more
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             return Check(findings, complete=False)
         findings.append(f"it cannot be read to its end: {error}")

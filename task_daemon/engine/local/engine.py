@@ -135,7 +135,7 @@ class LocalEngine:
             return tables.add(new, self._live.get)
 
         try:
-            answers, _ = await self.store.write(work, self._ledger.settle_added, new=True)
+            answers, _ = await self.store.write(work, self._ledger.settle_added, new=True, registers=new)
         except StoreFull:  # who repeats a registration is answered all the same: it is on disk
             if await self.known(new) < len(new):
                 raise

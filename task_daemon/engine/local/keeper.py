@@ -53,13 +53,13 @@ class Keeper:
 
     async def load(self, some: Callable[[], None]) -> None:
         """Take in what is stored, zone by zone, while polls and registrations go on; `some` is called after each chunk."""
-        place: Position | None = ("", "", "")
+        place: Position | None = ("", 0)
         while place is not None:
             place = await self._store.read(partial(self._load_live, place))
             some()
-        uid: str | None = ""
-        while uid is not None:
-            uid = await self._store.read(partial(self._load_untidy, uid))
+        last: int | None = 0
+        while last is not None:
+            last = await self._store.read(partial(self._load_untidy, last))
             some()
         self._ledger.touched = None
         log.info("took in %d stored tasks", len(self._live))
@@ -97,14 +97,14 @@ class Keeper:
 
     def _load_live(self, after: Position, look: Reading) -> Position | None:
         """Reader thread. The place of the last task of the next chunk, None when there are no more."""
-        tasks = look.live(after, LOAD_CHUNK)
+        tasks, place = look.live(after, LOAD_CHUNK)
         self._take_in(tasks)
-        return (tasks[-1].zone, tasks[-1].action, tasks[-1].id) if tasks else None
+        return place
 
-    def _load_untidy(self, after: str, look: Reading) -> str | None:
-        tasks = look.untidy(after, LOAD_CHUNK)
+    def _load_untidy(self, after: int, look: Reading) -> int | None:
+        tasks, last = look.untidy(after, LOAD_CHUNK)
         self._take_in(tasks)
-        return tasks[-1].uid if tasks else None
+        return last
 
     def _take_in(self, tasks: Sequence[Task]) -> None:
         with self._lock:

@@ -50,7 +50,7 @@ class Ledger:
         with self.lock:
             if self._fenced(beat):
                 return [False] * len(changes), (), []
-        return [], changes, tables.apply([change for change in changes if change.durable], self.live.get)
+        return [], changes, tables.apply([change for change in changes if change.durable], self.live.version)
 
     def remember(self, beat: Beat | None, changes: Sequence[Change]) -> list[bool]:
         """Changes that stay in memory until the next checkpoint. Any thread."""

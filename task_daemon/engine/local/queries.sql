@@ -1,36 +1,63 @@
 -- name: key
 SELECT fingerprint, uid FROM idempotency WHERE owner = ? AND key = ?;
 -- name: live
-SELECT body FROM task WHERE done = 0 AND zone = ? AND action = ? AND id = ?;
+SELECT task.body, progress.body FROM task LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
+WHERE task.id = ? AND task.zone = ? AND task.action = ? AND task.ended = 0;
 -- name: task
-SELECT body FROM task WHERE uid = ?;
+SELECT task.body, progress.body FROM task LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
+WHERE task.uid = ?;
+-- name: last_task
+SELECT coalesce(max(n), 0) FROM task;
+-- name: last_delivery
+SELECT coalesce(max(n), 0) FROM delivery;
 -- name: add_task
-INSERT INTO task (uid, id, action, zone, state, done, task_seq, owner, region_task_id, created_at, finished_at, tidy, deleted, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO task (n, uid, id, action, zone, state, ended, task_seq, owner, region_task_id, created_at, finished_at, tidy, deleted, body)
+VALUES [(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)];
 -- name: add_event
-INSERT INTO event (seq, uid, task_seq, type, time, detail) VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO event (seq, task, uid, task_seq, type, time, detail) VALUES [(?, ?, ?, ?, ?, ?, ?)];
+-- name: add_event_of
+INSERT INTO event (seq, task, uid, task_seq, type, time, detail)
+SELECT column1, (SELECT n FROM task WHERE uid = column2), column2, column3, column4, column5, column6 FROM (VALUES [(?, ?, ?, ?, ?, ?)]);
 -- name: add_delivery
-INSERT INTO delivery (id, uid, task_seq, part, target, owner, state, next_at, payload, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO delivery (n, id, task, task_seq, part, target, owner, state, next_at, body)
+SELECT column1, column2, (SELECT n FROM task WHERE uid = column3), column4, column5, column6, column7, column8, column9, column10
+FROM (VALUES [(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]);
+-- name: add_payload
+INSERT INTO payload (delivery, body) VALUES [(?, ?)];
 -- name: add_key
-INSERT INTO idempotency (owner, key, fingerprint, uid) VALUES (?, ?, ?, ?);
--- name: change_task
-UPDATE task SET state = ?, done = ?, task_seq = ?, finished_at = ?, tidy = ?, deleted = ?, body = ? WHERE uid = ? AND task_seq = ?;
+INSERT INTO idempotency (owner, key, fingerprint, uid) VALUES [(?, ?, ?, ?)];
+-- name: move_task
+UPDATE task SET state = column1, task_seq = column2, body = column3
+FROM (VALUES [(?, ?, ?, ?, ?)]) WHERE uid = column4 AND task_seq = column5;
+-- name: end_task
+UPDATE task SET state = column1, task_seq = column2, body = column3, ended = n, finished_at = column6, tidy = column7, deleted = column8
+FROM (VALUES [(?, ?, ?, ?, ?, ?, ?, ?)]) WHERE uid = column4 AND task_seq = column5;
 -- name: save_task
-UPDATE task SET body = ? WHERE uid = ? AND task_seq = ?;
+INSERT INTO progress (task, task_seq, body)
+SELECT n, column2, column3 FROM (VALUES [(?, ?, ?)]) CROSS JOIN task ON uid = column1 AND task_seq = column2 WHERE true
+ON CONFLICT (task) DO UPDATE SET task_seq = excluded.task_seq, body = excluded.body;
 -- name: record
-UPDATE delivery SET state = ?, next_at = ?, body = ? WHERE id = ? AND state = 'pending';
+UPDATE delivery SET state = column1, next_at = column2, body = column3
+FROM (VALUES [(?, ?, ?, ?)]) WHERE id = column4 AND state = 'pending';
 -- name: change_delivery
 UPDATE delivery SET state = ?, next_at = ?, body = ? WHERE id = ?;
 -- name: delivery
-SELECT body, payload FROM delivery WHERE id = ?;
+SELECT delivery.body, payload.body FROM delivery JOIN payload ON payload.delivery = delivery.n
+WHERE delivery.id = ?;
 -- name: group
-SELECT body, payload FROM delivery WHERE uid = ? AND task_seq = ? ORDER BY part;
+SELECT delivery.body, payload.body FROM delivery JOIN payload ON payload.delivery = delivery.n
+WHERE delivery.task = (SELECT n FROM task WHERE uid = ?) AND delivery.task_seq = ? ORDER BY delivery.part;
 -- name: deliveries_of
-SELECT body, payload FROM delivery WHERE uid = ? ORDER BY task_seq, part;
+SELECT delivery.body, payload.body FROM delivery JOIN payload ON payload.delivery = delivery.n
+WHERE delivery.task = (SELECT n FROM task WHERE uid = ?) ORDER BY delivery.task_seq, delivery.part;
 -- name: owner_waiting
-SELECT body, payload FROM delivery WHERE state = 'pending' AND owner = ? AND next_at > ? ORDER BY next_at LIMIT 1000;
+SELECT delivery.body, payload.body FROM delivery JOIN payload ON payload.delivery = delivery.n
+WHERE delivery.state = 'pending' AND delivery.owner = ? AND delivery.next_at > ? ORDER BY delivery.next_at LIMIT 1000;
 -- name: last_seq
-SELECT seq FROM sqlite_sequence WHERE name = 'event';
+SELECT max(
+    coalesce((SELECT max(seq) FROM event), 0),
+    coalesce((SELECT max(CAST(value AS INTEGER)) FROM meta WHERE name IN ('horizon', 'last_seq')), 0)
+);
 -- name: meta
 SELECT value FROM meta WHERE name = ?;
 -- name: set_meta
@@ -42,42 +69,57 @@ INSERT OR IGNORE INTO paused (zone) VALUES (?);
 -- name: resume
 DELETE FROM paused WHERE zone = ?;
 -- name: old
-SELECT uid FROM task WHERE done = 1 AND tidy = 1 AND finished_at < ?
-AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.uid = task.uid AND delivery.state = 'pending')
-ORDER BY finished_at, uid LIMIT ?;
+SELECT n, uid FROM task WHERE ended > 0 AND tidy = 1 AND finished_at < ?
+AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.task = task.n AND delivery.state = 'pending')
+ORDER BY finished_at, n LIMIT ?;
 -- name: newest_beyond
-SELECT finished_at, uid FROM task WHERE done = 1 AND tidy = 1 ORDER BY finished_at DESC, uid DESC LIMIT 1 OFFSET ?;
+SELECT finished_at, n FROM task WHERE ended > 0 AND tidy = 1 ORDER BY finished_at DESC, n DESC LIMIT 1 OFFSET ?;
 -- name: beyond
-SELECT uid FROM task WHERE done = 1 AND tidy = 1 AND (finished_at, uid) <= (?, ?)
-AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.uid = task.uid AND delivery.state = 'pending')
-ORDER BY finished_at, uid LIMIT ?;
+SELECT n, uid FROM task WHERE ended > 0 AND tidy = 1 AND (finished_at, n) <= (?, ?)
+AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.task = task.n AND delivery.state = 'pending')
+ORDER BY finished_at, n LIMIT ?;
 -- name: last_event_of
-SELECT max(seq) FROM event WHERE uid = ?;
+SELECT max(seq) FROM event WHERE task = ?;
 -- name: purge_task
-DELETE FROM task WHERE uid = ?;
+DELETE FROM task WHERE n = ?;
+-- name: purge_progress
+DELETE FROM progress WHERE task = ?;
 -- name: purge_events
-DELETE FROM event WHERE uid = ?;
+DELETE FROM event WHERE task = ?;
+-- name: purge_payloads
+DELETE FROM payload WHERE delivery IN (SELECT n FROM delivery WHERE task = ?);
 -- name: purge_deliveries
-DELETE FROM delivery WHERE uid = ?;
+DELETE FROM delivery WHERE task = ?;
 -- name: purge_keys
 DELETE FROM idempotency WHERE uid = ?;
 -- name: load_live
-SELECT body FROM task WHERE done = 0 AND (zone, action, id) > (?, ?, ?) ORDER BY zone, action, id LIMIT ?;
+SELECT task.zone, task.n, task.body, progress.body FROM task
+LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
+WHERE task.ended = 0 AND task.zone = ? AND task.n > ? ORDER BY task.n LIMIT ?;
+-- name: load_live_of_next
+SELECT task.zone, task.n, task.body, progress.body FROM task
+LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
+WHERE task.ended = 0 AND task.zone > ? ORDER BY task.zone, task.n LIMIT ?;
 -- name: load_untidy
-SELECT body FROM task WHERE done = 1 AND tidy = 0 AND uid > ? ORDER BY uid LIMIT ?;
+SELECT task.n, task.body, progress.body FROM task
+LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
+WHERE task.ended > 0 AND task.tidy = 0 AND task.n > ? ORDER BY task.n LIMIT ?;
 -- name: events
 SELECT uid, type, time, task_seq, detail, seq FROM event WHERE seq > ? ORDER BY seq LIMIT ?;
 -- name: events_of
-SELECT uid, type, time, task_seq, detail, seq FROM event WHERE uid = ? AND seq > ? ORDER BY seq LIMIT ?;
+SELECT uid, type, time, task_seq, detail, seq FROM event WHERE task = (SELECT n FROM task WHERE uid = ?) AND seq > ? ORDER BY seq LIMIT ?;
 -- name: targets
 SELECT DISTINCT target FROM delivery INDEXED BY delivery_pending WHERE state = 'pending';
 -- name: lines
-SELECT uid, next_at FROM delivery WHERE state = 'pending' AND target = ? ORDER BY next_at LIMIT ?;
+SELECT task, next_at FROM delivery WHERE state = 'pending' AND target = ? ORDER BY next_at LIMIT ?;
 -- name: pending_of
-SELECT body, payload FROM delivery WHERE uid = ? AND state = 'pending' ORDER BY task_seq, part;
+SELECT delivery.body, payload.body FROM delivery JOIN payload ON payload.delivery = delivery.n
+WHERE delivery.task = ? AND delivery.state = 'pending' ORDER BY delivery.task_seq, delivery.part;
 -- name: counts_of
-SELECT total(state = 'pending'), total(state IN ('delivered', 'acked')), total(state = 'dead') FROM delivery WHERE uid = ?;
+SELECT total(state = 'pending'), total(state IN ('delivered', 'acked')), total(state = 'dead')
+FROM delivery WHERE task = (SELECT n FROM task WHERE uid = ?);
 -- name: count_of
-SELECT count(*) FROM delivery WHERE state = ?;
+SELECT count(*) FROM delivery WHERE state = ? AND state <> 'delivered';
 -- name: oldest
-SELECT min(json_extract(body, '$.created_at')) FROM (SELECT body FROM delivery WHERE state = 'pending' ORDER BY id LIMIT 10000);
+SELECT min(json_extract(body, '$.created_at'))
+FROM (SELECT body FROM delivery WHERE state = 'pending' AND state <> 'delivered' ORDER BY n LIMIT 10000);

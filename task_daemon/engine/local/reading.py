@@ -9,7 +9,11 @@ from task_daemon.core.model import Delivery, Event, Query, Task
 from task_daemon.core.ports import Backlog
 from task_daemon.engine.local.rows import SQL, delivery_of, event_of, task_of
 
-Position = tuple[str, str, str]
+Position = tuple[str, int]  # zone, number of the task in the order of registration
+
+DELIVERY = SQL["delivery"].partition("\nWHERE")[0]
+BEFORE = "(SELECT n + ({key} < ?) FROM {table} WHERE {key} <= ? ORDER BY {key} DESC LIMIT 1)"  # it may have been removed
+TASK = SQL["task"].partition("\nWHERE")[0]
 
 
 class Reading:
@@ -18,25 +22,29 @@ class Reading:
 
     def load(self, uid: str) -> Task | None:
         row = self._sql.execute(SQL["task"], (uid,)).fetchone()
-        return None if row is None else task_of(row[0])
+        return None if row is None else task_of(*row)
 
-    def live(self, after: Position, limit: int) -> list[Task]:
-        """Live tasks zone by zone, after this (zone, action, id)."""
-        return [task_of(body) for (body,) in self._sql.execute(SQL["load_live"], (*after, limit))]
+    def live(self, after: Position, limit: int) -> tuple[list[Task], Position | None]:
+        """Live tasks zone by zone, and the place of the last one; None if there were no more."""
+        rows = self._sql.execute(SQL["load_live"], (*after, limit)).fetchall()
+        if len(rows) < limit:
+            rows += self._sql.execute(SQL["load_live_of_next"], (after[0], limit - len(rows))).fetchall()
+        return [task_of(body, moved) for _, _, body, moved in rows], rows[-1][:2] if rows else None
 
-    def untidy(self, after: str, limit: int) -> list[Task]:
-        return [task_of(body) for (body,) in self._sql.execute(SQL["load_untidy"], (after, limit))]
+    def untidy(self, after: int, limit: int) -> tuple[list[Task], int | None]:
+        rows = self._sql.execute(SQL["load_untidy"], (after, limit)).fetchall()
+        return [task_of(body, moved) for _, body, moved in rows], rows[-1][0] if rows else None
 
     def find(self, query: Query) -> tuple[list[Task], bool, int]:
         """Tasks, whether there are more, and the last event contained in this answer: one look at the store."""
         sql, values = finding(query)
         self._sql.execute("BEGIN")
         try:
-            tasks = [task_of(body) for (body,) in self._sql.execute(sql, values)]
-            row = self._sql.execute(SQL["last_seq"]).fetchone()
+            tasks = [task_of(*row) for row in self._sql.execute(sql, values)]
+            (last,) = self._sql.execute(SQL["last_seq"]).fetchone()
         finally:
             self._sql.execute("COMMIT")
-        return tasks[: query.limit], len(tasks) > query.limit, row[0] if row else 0
+        return tasks[: query.limit], len(tasks) > query.limit, last
 
     def events(self, after: int, limit: int, uid: str | None) -> list[Event]:
         if uid is not None:
@@ -63,12 +71,17 @@ class Reading:
             rows = [delivery_of(row) for row in self._sql.execute(SQL["deliveries_of"], (uid,))]
             wanted = (row for row in rows if (state is None or row.state == state) and owner_uid in (None, row.owner_uid))
             return list(wanted)[:limit]
-        sql, values = "SELECT body, payload FROM delivery WHERE 1", list[object]()
-        for clause, value in ((" AND state = ?", state), (" AND id < ?", before), (" AND owner = ?", owner_uid)):
-            if value is not None:
-                sql += clause
-                values.append(value)
-        return [delivery_of(row) for row in self._sql.execute(sql + " ORDER BY id DESC LIMIT ?", (*values, limit))]
+        sql, values = f"{DELIVERY} WHERE 1", list[object]()
+        if state is not None:
+            sql += " AND state = ?" + (" AND state <> 'delivered'" if state != "delivered" else "")
+            values.append(state)
+        if before is not None:
+            sql += f" AND n < {BEFORE.format(key='id', table='delivery')}"
+            values += [before] * 2
+        if owner_uid is not None:
+            sql += " AND owner = ?"
+            values.append(owner_uid)
+        return [delivery_of(row) for row in self._sql.execute(sql + " ORDER BY n DESC LIMIT ?", (*values, limit))]
 
     def delivery(self, delivery_id: str) -> Delivery | None:
         row = self._sql.execute(SQL["delivery"], (delivery_id,)).fetchone()
@@ -92,8 +105,8 @@ class Reading:
         """All pending deliveries of the tasks whose turn at this target comes first, and the wall time before which no
         other one's does (infinity: these were all)."""
         first = self._sql.execute(SQL["lines"], (target, limit)).fetchall()
-        uids = dict.fromkeys(uid for uid, _ in first)
-        rows = [delivery_of(row) for uid in uids for row in self._sql.execute(SQL["pending_of"], (uid,))]
+        tasks = dict.fromkeys(task for task, _ in first)
+        rows = [delivery_of(row) for task in tasks for row in self._sql.execute(SQL["pending_of"], (task,))]
         return rows, first[-1][1] if len(first) == limit else math.inf
 
     def paused(self) -> list[str]:
@@ -101,10 +114,10 @@ class Reading:
 
 
 def finding(query: Query) -> tuple[str, list[object]]:
-    """The statement for a query and its values. `done = 0` is written out, so that the partial index can serve it."""
+    """The statement for a query and its values. `ended = 0` is written out, so that the partial index can serve it."""
     clauses, values = ["deleted = 0"], list[object]()
     if query.done is not None:
-        clauses.append(f"done = {int(query.done)}")
+        clauses.append("ended > 0" if query.done else "ended = 0")
     if query.states:
         clauses.append(f"state IN ({', '.join('?' * len(query.states))})")
         values += query.states
@@ -115,14 +128,15 @@ def finding(query: Query) -> tuple[str, list[object]]:
         ("region_task_id = ?", query.region_task_id),
         ("owner = ?", query.owner_uid),
         ("created_at > ?", query.created_after),
-        ("uid < ?", query.before_uid),
     )
     for clause, value in pairs:
         if value is not None:
             clauses.append(clause)
             values.append(value)
+    if query.before_uid is not None:
+        clauses.append(f"n < {BEFORE.format(key='uid', table='task')}")
+        values += [query.before_uid] * 2
     for label in query.labels:
-        clauses.append("EXISTS (SELECT 1 FROM json_each(body, '$.labels') WHERE json_each.key = ? AND json_each.value = ?)")
+        clauses.append("EXISTS (SELECT 1 FROM json_each(task.body, '$.labels') WHERE json_each.key = ? AND json_each.value = ?)")
         values += label
-    sql = f"SELECT body FROM task WHERE {' AND '.join(clauses)} ORDER BY uid DESC LIMIT ?"  # noqa: S608 (fixed fragments)
-    return sql, [*values, query.limit + 1]
+    return f"{TASK} WHERE {' AND '.join(clauses)} ORDER BY n DESC LIMIT ?", [*values, query.limit + 1]

@@ -1,7 +1,12 @@
 """How tasks, events and deliveries lie in the tables, and the statements of `queries.sql` by name."""
 
 import re
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
 from importlib import resources
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -9,40 +14,73 @@ from msgspec.structs import replace
 
 from task_daemon.core.model import Delivery, Event, Task
 
+Row = tuple[Any, ...]
+
+CHUNKS = (64, 16, 4, 1)  # rows in one statement; each length is prepared once
+
+_fields = {field.name: (field.name, field.type, field.default) for field in msgspec.structs.fields(Task)}
+MOVING = tuple(_fields)[tuple(_fields).index("state") :]  # what of a task changes after its registration
+_Moving = msgspec.defstruct("Moving", [_fields[name] for name in MOVING], omit_defaults=True, gc=False)
+_values_of = attrgetter(*MOVING)
 _task = msgspec.json.Decoder(Task)
+moving_of = msgspec.json.Decoder(_Moving).decode
 _delivery = msgspec.json.Decoder(Delivery)
 _encode = msgspec.json.Encoder().encode
 
-Row = tuple[Any, ...]
-
 
 def queries() -> dict[str, str]:
-    """Fixed texts, so that SQLite's prepared statements are found again."""
     text = resources.files(__package__).joinpath("queries.sql").read_text("utf-8")
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
     return {name: sql.strip() for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 SQL = queries()
+"""Fixed texts, so that SQLite's prepared statements are found again. What is in brackets is one of the rows of `many`."""
+
+
+def many(connection: sqlite3.Connection, name: str, rows: Sequence[Row]) -> int:
+    """Run a statement for many rows, up to 64 at a time: with each statement the thread gives the interpreter lock away and may
+    have to wait for it, which costs more than the rows. Answers how many rows were written."""
+    count = start = 0
+    for size in CHUNKS:
+        sql = repeated(name, size)
+        while len(rows) - start >= size:
+            values = rows[start] if size == 1 else tuple(chain.from_iterable(rows[start : start + size]))
+            count += connection.execute(sql, values).rowcount
+            start += size
+    return count
+
+
+@lru_cache(maxsize=256)
+def repeated(name: str, rows: int) -> str:
+    """The text of a statement of `many`."""
+    before, row, after = re.split(r"[\[\]]", SQL[name])
+    return before + ", ".join([row] * rows) + after
 
 
 def text(thing: Any) -> str:
     return _encode(thing).decode()
 
 
-def task_of(body: str) -> Task:
-    return _task.decode(body)
+def task_of(body: str, moved: str | None = None) -> Task:
+    """`moved`: the row of `progress`."""
+    task = _task.decode(body)
+    if moved is None:
+        return task
+    newer = replace(task, **dict(zip(MOVING, _values_of(moving_of(moved)), strict=True)))
+    return task if newer.revision < task.revision else newer
 
 
-def task_row(task: Task) -> Row:
+def task_row(n: int, task: Task) -> Row:
     region = None if task.region_task_id is None else str(task.region_task_id)
     return (
+        n,
         task.uid,
         task.id,
         task.action,
         task.zone,
         task.state.value,
-        task.done,
+        n if task.done else 0,
         task.task_seq,
         task.owner.uid,
         region,
@@ -54,29 +92,25 @@ def task_row(task: Task) -> Row:
     )
 
 
-def changed_row(task: Task, before_seq: int) -> Row:
-    """Parameters of `change_task`."""
-    return (
-        task.state.value,
-        task.done,
-        task.task_seq,
-        task.finished_at,
-        task.tidy,
-        task.deleted,
-        text(task),
-        task.uid,
-        before_seq,
-    )
+def moved_row(task: Task, before_seq: int) -> Row:
+    """Parameters of `move_task`."""
+    return task.state.value, task.task_seq, text(task), task.uid, before_seq
+
+
+def ended_row(task: Task, before_seq: int) -> Row:
+    """Parameters of `end_task`."""
+    return (*moved_row(task, before_seq), task.finished_at, task.tidy, task.deleted)
 
 
 def saved_row(task: Task) -> Row:
     """Parameters of `save_task`."""
-    return text(task), task.uid, task.task_seq
+    return task.uid, task.task_seq, text(_Moving(*_values_of(task)))
 
 
-def event_row(event: Event) -> Row:
+def event_row(event: Event, *task: int) -> Row:
+    """Parameters of `add_event`, or without the number of its task those of `add_event_of`."""
     detail = None if event.detail is None else text(event.detail)
-    return event.seq, event.uid, event.task_seq, event.type, event.time, detail
+    return event.seq, *task, event.uid, event.task_seq, event.type, event.time, detail
 
 
 def event_of(row: Row) -> Event:
@@ -84,9 +118,9 @@ def event_of(row: Row) -> Event:
     return Event(uid, kind, time, task_seq, None if detail is None else msgspec.json.decode(detail), seq)
 
 
-def delivery_row(row: Delivery) -> Row:
+def delivery_row(n: int, row: Delivery) -> Row:
     kept = text(replace(row, body=b""))
-    return row.id, row.uid, row.task_seq, row.part, row.target, row.owner_uid, row.state.value, row.next_at, row.body, kept
+    return n, row.id, row.uid, row.task_seq, row.part, row.target, row.owner_uid, row.state.value, row.next_at, kept
 
 
 def delivery_changed_row(row: Delivery) -> Row:

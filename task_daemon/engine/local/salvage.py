@@ -17,16 +17,22 @@ from typing import Any
 import msgspec
 
 from task_daemon.core import crash
-from task_daemon.engine.local.rows import delivery_of, event_of, task_of
+from task_daemon.engine.local.rows import delivery_of, event_of, moving_of, task_of
 
 log = logging.getLogger("task_daemon.engine")
 
 SEQUENCES_SKIPPED = 1_000_000
 """Events that were lost had numbers, and somebody may have seen them: new ones begin well above."""
 
-Make = Callable[[sqlite3.Connection], None]
+Make = Callable[[sqlite3.Connection, int], None]
+"""Bring an empty or older store to a version."""
+
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-KEYS = {"task": "uid", "event": "seq", "delivery": "id", "idempotency": "owner, key", "meta": "name", "paused": "zone"}
+BROKEN = (
+    sqlite3.DatabaseError,
+    UnicodeDecodeError,
+)  # the latter when SQLite quotes a name that is no text
+TABLES = ("task", "progress", "event", "delivery", "payload", "idempotency", "meta", "paused")
 
 
 def examine(path: Path, version: int, make: Make) -> str | None:
@@ -45,9 +51,9 @@ def examine(path: Path, version: int, make: Make) -> str | None:
             check = "integrity_check" if thorough else "quick_check"
             (verdict,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
             if verdict == "ok" and connection.execute("PRAGMA user_version").fetchone() == (version,):
-                verdict = _strange_tables(connection, make) or (thorough and _strange_row(connection)) or verdict
-    except sqlite3.DatabaseError as error:
-        if _code(error) not in DAMAGED:
+                verdict = _strange_tables(connection, version, make) or (thorough and _strange_row(connection)) or verdict
+    except BROKEN as error:
+        if isinstance(error, sqlite3.Error) and _code(error) not in DAMAGED:
             raise  # a full disk, no permission, no descriptor: the store itself may be in order
         return str(error)
     return None if verdict == "ok" else str(verdict)
@@ -56,7 +62,8 @@ def examine(path: Path, version: int, make: Make) -> str | None:
 def mend(path: Path, now: float, version: int, make: Make) -> dict[str, Any] | None:
     """Leave a sound store (or none) at `path`; answers what was saved and what was lost of a damaged one, None if it was sound.
 
-    `make` brings an empty store to the current `version`. `now`: wall time, for the name of the damaged file.
+    `version`: the current one; what is saved of an older store is brought to it by the same steps as a sound one.
+    `now`: wall time, for the name of the damaged file.
     """
     for complete in path.parent.glob(f"{path.name}.rescued-*"):
         log.warning("an earlier start was cut short while it replaced a damaged store; going on with %s", complete.name)
@@ -71,8 +78,9 @@ def mend(path: Path, now: float, version: int, make: Make) -> dict[str, Any] | N
     rescuing = path.with_name(f"{path.name}.rescuing-{stamp}")
     with closing(sqlite3.connect(rescuing, isolation_level=None)) as target:  # a rollback journal: one file when it is closed
         target.execute("PRAGMA synchronous = FULL")
-        make(target)
+        make(target, min(version, _version(path) or version))
         rescue(path, f"{path.name}.damaged-{stamp}", target, reason)
+        make(target, version)
     crash.reach("salvage.copied")
     complete = path.with_name(f"{path.name}.rescued-{stamp}")
     rescuing.rename(complete)
@@ -105,9 +113,18 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
 
 
-def _strange_tables(connection: sqlite3.Connection, make: Make) -> str | None:
+def _version(path: Path) -> int:
+    try:
+        with closing(_open(path)) as source:
+            (version,) = source.execute("PRAGMA user_version").fetchone()
+            return int(version)
+    except BROKEN:
+        return 0  # nothing can be read at all
+
+
+def _strange_tables(connection: sqlite3.Connection, version: int, make: Make) -> str | None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
-        make(model)
+        make(model, version)
         if not _shape(model) <= _shape(connection):
             return "its tables are not what they should be"
     return None
@@ -167,13 +184,17 @@ def rescue(damaged: Path, name: str, target: sqlite3.Connection, reason: str) ->
     incomplete: list[str] = []
     target.execute("BEGIN IMMEDIATE")
     with closing(_open(damaged)) as source:
-        for table, key in KEYS.items():
-            copy = _Table(source, target, table, key)
+        known = {name for (name,) in target.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table in [table for table in TABLES if table in known]:
+            copy = _Table(source, target, table)
             kept[table] = copy.copy()
             lost[table] = copy.lost
             if not copy.complete:
                 incomplete.append(table)
-        _continue_sequence(source, target, skip="event" in incomplete)
+        if "payload" in known:
+            unsent = target.execute("DELETE FROM delivery WHERE n NOT IN (SELECT delivery FROM payload)").rowcount
+            kept["delivery"], lost["delivery"] = kept["delivery"] - unsent, lost["delivery"] + unsent
+        _continue_sequence(source, target, skip="event" in incomplete or "meta" in incomplete)
     report = {"file": name, "reason": reason, "kept": kept, "lost": lost, "incomplete": incomplete}
     for row in (("clean", "0"), ("salvage", msgspec.json.encode(report).decode())):
         target.execute(
@@ -193,13 +214,14 @@ def rescue(damaged: Path, name: str, target: sqlite3.Connection, reason: str) ->
 class _Table:
     """One table on its way from the damaged store into the new one."""
 
-    def __init__(self, source: sqlite3.Connection, target: sqlite3.Connection, table: str, key: str) -> None:
+    def __init__(self, source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> None:
         self._source = source
         self._target = target
         self._table = table
-        self._key = key
-        self._columns = [row[1] for row in target.execute(f"PRAGMA table_info({table})")]
-        self._places = [self._columns.index(name) for name in key.split(", ")]
+        columns = target.execute(f"PRAGMA table_info({table})").fetchall()
+        self._columns = [row[1] for row in columns]
+        self._places = [row[0] for row in columns if row[5]]
+        self._key = ", ".join(self._columns[place] for place in self._places)
         self._seen: set[tuple[Any, ...]] = set()
         self.lost = 0  # rows that are known to have been there
         self.complete = False
@@ -242,7 +264,7 @@ class _Table:
                 self._seen.add(key)
                 yield row
             self.complete = True
-        except sqlite3.DatabaseError as error:
+        except BROKEN as error:
             log.warning("reading table %s of the damaged store: %s", self._table, error)
 
     def _keys_of_indexes(self) -> Iterator[tuple[Any, ...]]:
@@ -250,12 +272,12 @@ class _Table:
             indexes = [
                 row[1] for row in self._source.execute(f"PRAGMA index_list({self._table})") if row[3] == "c" and not row[4]
             ]
-        except sqlite3.DatabaseError:
+        except BROKEN:
             return
         for index in indexes:
             try:
                 yield from self._source.execute(f"SELECT {self._key} FROM {self._table} INDEXED BY {index}")  # noqa: S608
-            except sqlite3.DatabaseError as error:
+            except BROKEN as error:
                 log.warning("reading index %s of the damaged store: %s", index, error)
 
     def _one(self, key: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -265,7 +287,7 @@ class _Table:
                 f"SELECT {', '.join(self._columns)} FROM {self._table} WHERE {where}",  # noqa: S608
                 key,
             ).fetchone()
-        except sqlite3.DatabaseError:
+        except BROKEN:
             return None
         return row
 
@@ -276,7 +298,11 @@ def _makes_sense(table: str, fields: dict[str, Any]) -> bool:
         if table == "task":
             return bool(task_of(fields["body"]).uid == fields["uid"])
         if table == "delivery":
-            return bool(delivery_of((fields["body"], fields["payload"])).id == fields["id"])
+            return bool(delivery_of((fields["body"], b"")).id == fields["id"])
+        if table == "payload":
+            return isinstance(fields["body"], bytes)
+        if table == "progress":
+            moving_of(fields["body"])
         if table == "event":
             event_of(tuple(fields[name] for name in ("uid", "type", "time", "task_seq", "detail", "seq")))
     except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
@@ -286,20 +312,24 @@ def _makes_sense(table: str, fields: dict[str, Any]) -> bool:
 
 def _continue_sequence(source: sqlite3.Connection, target: sqlite3.Connection, skip: bool) -> None:
     """Event numbers go on above every one that was given."""
-    (last,) = target.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
-    try:
+    (last,) = target.execute(
+        "SELECT max(coalesce((SELECT max(seq) FROM event), 0), "
+        "coalesce((SELECT max(CAST(value AS INTEGER)) FROM meta WHERE name IN ('horizon', 'last_seq')), 0))"
+    ).fetchone()
+    try:  # what an older version knew
         row = source.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
         last = max(last, row[0] if row else 0)
-    except (sqlite3.DatabaseError, TypeError):
-        skip = True
+    except (*BROKEN, TypeError):
+        pass
+    numbers = [("last_seq", last)]
     if skip:
         last += SEQUENCES_SKIPPED
+        numbers = [("last_seq", last), ("horizon", last)]
+    for name, number in numbers:
         target.execute(
-            "INSERT INTO meta (name, value) VALUES ('horizon', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (str(last),),
+            "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, str(number)),
         )
-    if target.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'event'", (last,)).rowcount == 0:
-        target.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('event', ?)", (last,))
 
 
 def _open(path: Path) -> sqlite3.Connection:

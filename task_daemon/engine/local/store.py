@@ -13,10 +13,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ import msgspec
 from task_daemon.core import crash
 from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull, StoreTooNew
 from task_daemon.core.measures import Measures
+from task_daemon.core.ports import NewTask
 from task_daemon.engine.local import salvage
 from task_daemon.engine.local.reading import Reading
 from task_daemon.engine.local.reserve import Reserve
@@ -49,15 +51,19 @@ Result = tuple[Any, BaseException | None]
 
 class Operation:
     """`work` runs inside the transaction, `settle` on the writer thread right after the commit, in the order of commits.
-    `new`: it takes new work in, which a full disk refuses before anything else."""
+    `new`: it takes new work in, which a full disk refuses before anything else. `registers`: that is all it does, and those of
+    several operations can be stored at once."""
 
-    __slots__ = ("answer", "new", "settle", "work")
+    __slots__ = ("answer", "new", "registers", "settle", "work")
 
-    def __init__(self, work: Work, settle: Settle | None, answer: Answer, new: bool = False) -> None:
+    def __init__(
+        self, work: Work, settle: Settle | None, answer: Answer, new: bool = False, registers: Sequence[NewTask] = ()
+    ) -> None:
         self.work = work
         self.settle = settle
         self.answer = answer
         self.new = new
+        self.registers = registers
 
 
 class Store:
@@ -120,13 +126,19 @@ class Store:
         """The disk has no room for new work. Any thread."""
         return self._reserve.missing
 
-    def write(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None, new: bool = False) -> Awaitable[T]:
+    def write(
+        self,
+        work: Callable[[Tables], T],
+        settle: Callable[[T], None] | None = None,
+        new: bool = False,
+        registers: Sequence[NewTask] = (),
+    ) -> Awaitable[T]:
         """Event loop. Raises what `work` raises, StoreFull, OutcomeUnknown, Degraded, Draining."""
         answer: asyncio.Future[T] = self._loop.create_future()
         self._expect()
         if not self._arrived:
             self._loop.call_soon(self._pass_on)
-        self._arrived.append(Operation(work, settle, answer, new))
+        self._arrived.append(Operation(work, settle, answer, new, registers))
         return answer
 
     def write_blocking(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None) -> T:
@@ -175,7 +187,7 @@ class Store:
 
     def _connect(self, now: float) -> None:
         try:
-            self.salvage = salvage.mend(self.path, now, len(migrations()), lambda empty: migrate(empty, self.path))
+            self.salvage = salvage.mend(self.path, now, len(migrations()), lambda one, version: migrate(one, self.path, version))
             self._reserve.make()
             self.connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -246,7 +258,7 @@ class Store:
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             within = True
-            results = [self._attempt(operation) for operation in group]
+            results = self._attempt_all(group)
             within = False
             crash.reach("commit.before")
             self.connection.execute("COMMIT")
@@ -264,6 +276,18 @@ class Store:
         """Files that were removed or replaced can be written to without an error, and are gone when they are closed (2 us)."""
         if os.stat(self.path).st_ino != self._inode:
             raise FileNotFoundError(f"{self.path} was replaced by another file")
+
+    def _attempt_all(self, group: list[Operation]) -> list[Result]:
+        """Registrations that follow one another are stored at once."""
+        results: list[Result] = []
+        for registering, following in groupby(group, lambda operation: bool(operation.registers)):
+            run = list(following)
+            stored = self.tables.add_new([operation.registers for operation in run]) if registering and len(run) > 1 else None
+            if stored is None:
+                results += [self._attempt(operation) for operation in run]
+            else:
+                results += [(each, None) for each in stored]
+        return results
 
     def _attempt(self, operation: Operation) -> Result:
         try:
@@ -377,8 +401,8 @@ def migrations() -> list[str]:
     ]
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the store to this version, one numbered step in one transaction each. Raises StoreTooNew for a later one."""
+def migrate(connection: sqlite3.Connection, path: Path, to: int | None = None) -> None:
+    """Bring the store to this version, or `to` one, each numbered step in a transaction. Raises StoreTooNew for a later one."""
     steps = migrations()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(steps):
@@ -386,7 +410,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"cannot open the store {path}: it has version {version} and this daemon knows up to {len(steps)}; "
             "install the newer daemon again, or use another workspace"
         )
-    for number, script in enumerate(steps[version:], version + 1):
+    for number, script in enumerate(steps[version:to], version + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};")
         crash.reach("migrate.inside")
         connection.execute("COMMIT")

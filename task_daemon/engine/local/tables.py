@@ -15,19 +15,25 @@ from task_daemon.core.model import Change, Delivery, DeliveryState, Event, Task,
 from task_daemon.core.ports import Added, NewTask
 from task_daemon.engine.live import after
 from task_daemon.engine.local.rows import (
+    CHUNKS,
     SQL,
     Row,
-    changed_row,
     delivery_changed_row,
     delivery_of,
     delivery_row,
+    ended_row,
     event_row,
+    many,
+    moved_row,
     task_of,
     task_row,
 )
 from task_daemon.engine.outbox import revived
+from task_daemon.engine.packing import Version
 
 Current = Callable[[str], Task | None]  # the newest version in memory
+Shown = Callable[[str], Task | Version | None]  # as much of it as says which version it is
+Stored = tuple[list[Added], list[Event]]
 
 
 class Applied:
@@ -48,41 +54,85 @@ class Tables:
         self.reread()
 
     def reread(self) -> None:
-        """After a rollback the last sequence is what the disk says."""
-        row = self._sql.execute(SQL["last_seq"]).fetchone()
-        self.seq = row[0] if row else 0
+        """After a rollback the last numbers are what the disk says."""
+        (self.seq,) = self._sql.execute(SQL["last_seq"]).fetchone()
+        (self._tasks,) = self._sql.execute(SQL["last_task"]).fetchone()
+        (self._deliveries,) = self._sql.execute(SQL["last_delivery"]).fetchone()
 
-    def add(self, new: Sequence[NewTask], current: Current) -> tuple[list[Added], list[Event]]:
+    def add(self, new: Sequence[NewTask], current: Current) -> Stored:
+        """One registration. Raises Conflict, IdempotencyKeyReused."""
+        found = self.add_new([new])
+        return self._add_looking(new, current) if found is None else found[0]
+
+    def add_new(self, parts: Sequence[Sequence[NewTask]]) -> list[Stored] | None:
+        """Several registrations of which none is a replay, without looking first; None, and nothing stored, if one is."""
+        new = [item for part in parts for item in part]
+        triples = {(item.task.zone, item.task.action, item.task.id) for item in new}
+        keys = {(item.task.owner.uid, item.key) for item in new if item.key is not None}
+        if len(triples) < len(new) or len(keys) < sum(item.key is not None for item in new):
+            return None
+        whole = not keys and len(new) in CHUNKS  # a single statement, which does all or nothing by itself
+        if not whole:
+            self._sql.execute("SAVEPOINT new")
+        try:
+            events = self._insert(new)
+        except sqlite3.IntegrityError:  # live work of the same name, or a key that is known
+            if not whole:
+                self._sql.execute("ROLLBACK TO new")
+                self._sql.execute("RELEASE new")
+            self.reread()
+            return None
+        if not whole:
+            self._sql.execute("RELEASE new")
+        left = iter(events)
+        return [([Added(item.task) for item in part], [next(left) for _ in part]) for part in parts]
+
+    def _insert(self, new: Sequence[NewTask]) -> list[Event]:
+        first = self._tasks + 1
+        self._tasks += len(new)
+        tasks = [item.task for item in new]
+        many(self._sql, "add_task", [task_row(n, task) for n, task in enumerate(tasks, first)])
+        events = [self._numbered(transitions.registered(task)) for task in tasks]
+        many(self._sql, "add_event", [event_row(event, n) for n, event in enumerate(events, first)])
+        keys = [(item.task.owner.uid, item.key, item.fingerprint, item.task.uid) for item in new if item.key is not None]
+        many(self._sql, "add_key", keys)
+        return events
+
+    def _add_looking(self, new: Sequence[NewTask], current: Current) -> Stored:
         answers = self._decide(new, current)
-        fresh = [item.task for item, answer in zip(new, answers, strict=True) if answer is None]
-        events = [self._numbered(transitions.registered(task)) for task in fresh]
-        if fresh:
-            self._sql.executemany(SQL["add_task"], [task_row(task) for task in fresh])
-            self._sql.executemany(SQL["add_event"], [event_row(event) for event in events])
-        known: dict[tuple[int, str], str] = {}
+        events = self._insert([NewTask(item.task) for item, answer in zip(new, answers, strict=True) if answer is None])
+        known: set[tuple[int, str]] = set()
         for item, answer in zip(new, answers, strict=True):
             owner = item.task.owner.uid
             if item.key is None or (owner, item.key) in known or self._key(owner, item.key) is not None:
                 continue
-            known[owner, item.key] = (answer.task if answer else item.task).uid
-            self._sql.execute(SQL["add_key"], (owner, item.key, item.fingerprint, known[owner, item.key]))
+            known.add((owner, item.key))
+            many(self._sql, "add_key", [(owner, item.key, item.fingerprint, (answer.task if answer else item.task).uid)])
         return [answer or Added(item.task) for item, answer in zip(new, answers, strict=True)], events
 
     def known(self, new: Sequence[NewTask], current: Current) -> int:
         """How many of them are replays."""
         return sum(answer is not None for answer in self._decide(new, current))
 
-    def apply(self, changes: Sequence[Change], current: Current) -> list[Applied | None]:
+    def apply(self, changes: Sequence[Change], shown: Shown) -> list[Applied | None]:
         """None where the task was not as `before` any more."""
-        return [self._apply(change, current) for change in changes]
+        if len(changes) == 1:
+            return [self._apply(changes[0], shown)]
+        self._sql.execute("SAVEPOINT changes")
+        applied = self._apply_all(changes, shown)
+        if applied is None:
+            self._sql.execute("ROLLBACK TO changes")
+            self.reread()
+        self._sql.execute("RELEASE changes")
+        return [self._apply(change, shown) for change in changes] if applied is None else list(applied)
 
     def save(self, rows: Sequence[Row]) -> None:
         """Progress that was only in memory (`saved_row`); a version that is on disk already stays."""
-        self._sql.executemany(SQL["save_task"], rows)
+        many(self._sql, "save_task", rows)
 
     def record(self, rows: Sequence[Delivery]) -> None:
         """Outcomes of deliveries; those that are not pending any more (acknowledged meanwhile) stay as they are."""
-        self._sql.executemany(SQL["record"], [delivery_changed_row(row) for row in rows])
+        many(self._sql, "record", [delivery_changed_row(row) for row in rows])
 
     def redeliver(self, delivery_id: str, now: float) -> list[Delivery]:
         wanted = self._delivery(delivery_id)
@@ -99,7 +149,7 @@ class Tables:
     def wake(self, owner_uid: int, now: float) -> list[str]:
         """Make an owner's waiting deliveries due, up to 1,000; answers their targets."""
         rows = [delivery_of(row) for row in self._sql.execute(SQL["owner_waiting"], (owner_uid, now))]
-        self._sql.executemany(SQL["record"], [delivery_changed_row(replace(row, next_at=now)) for row in rows])
+        many(self._sql, "record", [delivery_changed_row(replace(row, next_at=now)) for row in rows])
         return sorted({row.target for row in rows})
 
     def pause(self, zone: str, paused: bool) -> None:
@@ -107,20 +157,21 @@ class Tables:
 
     def purge(self, finished_before: float, keep: int, limit: int) -> list[str]:
         """Remove finished tasks with their history; answers their uids."""
-        uids = [uid for (uid,) in self._sql.execute(SQL["old"], (finished_before, limit))]
-        last = self._sql.execute(SQL["newest_beyond"], (keep,)).fetchone() if len(uids) < limit else None
+        found: dict[int, str] = dict(self._sql.execute(SQL["old"], (finished_before, limit)).fetchall())
+        last = self._sql.execute(SQL["newest_beyond"], (keep,)).fetchone() if len(found) < limit else None
         if last is not None:
-            seen = set(uids)
-            uids += [uid for (uid,) in self._sql.execute(SQL["beyond"], (*last, limit)) if uid not in seen]
-        uids = uids[:limit]
+            found |= dict(self._sql.execute(SQL["beyond"], (*last, limit)).fetchall())
+            found = dict(list(found.items())[:limit])
+        numbers = [(n,) for n in found]
         horizon = int(self.meta("horizon") or 0)
-        for uid in uids:
-            horizon = max(horizon, self._sql.execute(SQL["last_event_of"], (uid,)).fetchone()[0] or 0)
-        for name in ("purge_task", "purge_events", "purge_deliveries", "purge_keys"):
-            self._sql.executemany(SQL[name], [(uid,) for uid in uids])
-        if uids:
+        for number in numbers:
+            horizon = max(horizon, self._sql.execute(SQL["last_event_of"], number).fetchone()[0] or 0)
+        for name in ("purge_task", "purge_progress", "purge_events", "purge_payloads", "purge_deliveries"):
+            self._sql.executemany(SQL[name], numbers)
+        self._sql.executemany(SQL["purge_keys"], [(uid,) for uid in found.values()])
+        if found:
             self.set_meta("horizon", str(horizon))
-        return uids
+        return list(found.values())
 
     def meta(self, name: str) -> str | None:
         row = self._sql.execute(SQL["meta"], (name,)).fetchone()
@@ -177,12 +228,13 @@ class Tables:
         return row
 
     def _live(self, triple: tuple[str, str, str]) -> Task | None:
-        row = self._sql.execute(SQL["live"], triple).fetchone()
-        return None if row is None else task_of(row[0])
+        zone, action, name = triple
+        row = self._sql.execute(SQL["live"], (name, zone, action)).fetchone()
+        return None if row is None else task_of(*row)
 
     def _task(self, uid: str) -> Task | None:
         row = self._sql.execute(SQL["task"], (uid,)).fetchone()
-        return None if row is None else task_of(row[0])
+        return None if row is None else task_of(*row)
 
     def _delivery(self, delivery_id: str) -> Delivery:
         row = self._sql.execute(SQL["delivery"], (delivery_id,)).fetchone()
@@ -194,17 +246,30 @@ class Tables:
         self.seq += 1
         return replace(event, seq=self.seq)
 
-    def _apply(self, change: Change, current: Current) -> Applied | None:
-        task = after(change.task, current(change.task.uid))
-        if self._sql.execute(SQL["change_task"], changed_row(task, change.before.task_seq)).rowcount != 1:
+    def _apply(self, change: Change, shown: Shown) -> Applied | None:
+        applied = self._apply_all([change], shown)
+        return None if applied is None else applied[0]
+
+    def _apply_all(self, changes: Sequence[Change], shown: Shown) -> list[Applied] | None:
+        """None, and something of it written, if one of the tasks was not as `before` any more; of a single one nothing is."""
+        tasks = [after(change.task, shown(change.task.uid)) for change in changes]
+        both = list(zip(changes, tasks, strict=True))
+        moved = [moved_row(task, change.before.task_seq) for change, task in both if not task.done]
+        ended = [ended_row(task, change.before.task_seq) for change, task in both if task.done]
+        if many(self._sql, "move_task", moved) < len(moved) or many(self._sql, "end_task", ended) < len(ended):
             return None
+        applied = [self._applied(change, task) for change, task in both]
+        many(self._sql, "add_event_of", [event_row(event) for one in applied for event in one.events])
+        deliveries = list(enumerate((row for one in applied for row in one.deliveries), self._deliveries + 1))
+        self._deliveries += len(deliveries)
+        many(self._sql, "add_delivery", [delivery_row(n, row) for n, row in deliveries])
+        many(self._sql, "add_payload", [(n, row.body) for n, row in deliveries])
+        return applied
+
+    def _applied(self, change: Change, task: Task) -> Applied:
         events = [self._numbered(event) for event in change.events]
         seqs = {event.task_seq: event.seq for event in events}
-        deliveries = [replace(row, seq=seqs.get(row.task_seq, row.seq)) for row in change.deliveries]
-        self._sql.executemany(SQL["add_event"], [event_row(event) for event in events])
-        if deliveries:
-            self._sql.executemany(SQL["add_delivery"], [delivery_row(row) for row in deliveries])
-        return Applied(task, events, deliveries)
+        return Applied(task, events, [replace(row, seq=seqs.get(row.task_seq, row.seq)) for row in change.deliveries])
 
 
 def _refuse_other_members(old: Task, new: Task, index: int) -> None:

@@ -263,9 +263,9 @@ async def test_stale_reading_does_not_bring_an_ended_task_back_when_it_is_loaded
     (task,) = await case.register(a_task())
     engine = engine_of(case)
     engine._ledger.touched = set()  # as while loading
-    read = await engine.store.read(lambda look: look.live(("", "", ""), 10))
+    read = await engine.store.read(lambda look: look.live(("", 0), 10))
     await engine.change([finished(task, case.clock.now())])
-    engine._keeper._take_in(read)
+    engine._keeper._take_in(read[0])
     engine._ledger.touched = None
     assert case.engine.get(task.uid) is None
     assert case.engine.tally() == {}
