@@ -4,6 +4,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness.daemon import Daemon
@@ -27,6 +28,10 @@ ROW = Row(
         Figure("own_one", "`Client`, 1 process, CPU of the client for one", "µs"),
         Figure("own_old_one", "`register_task()`, 1 process, CPU of the client for one", "µs"),
         Figure("command", "`taskctl register`, one call", "ms", at_most(120)),
+        Figure("ping", "`taskctl ping`, one call", "ms"),
+        Figure("help", "`taskctl --help`", "ms", at_most(100)),
+        Figure("importing", "`import task_client`, `Client` used", "ms"),
+        Figure("python", "Python alone (`-c pass`), which is part of each of these", "ms"),
     ],
     rounds=3,
 )
@@ -45,7 +50,7 @@ def measure(bench: Bench) -> None:
             cpu_eight=eight.cpu_us,
             own_one=one.own_us,
             own_old_one=old_one.own_us,
-            command=command(bench, turn),
+            **commands(bench, turn),
         )
 
 
@@ -56,17 +61,28 @@ def clients(bench: Bench, name: str, count: int) -> Registered:
     return found
 
 
-def command(bench: Bench, turn: int) -> float:
-    """Milliseconds, from the start of the process to its end."""
-    taken = []
+def commands(bench: Bench, turn: int) -> dict[str, float]:
+    """Milliseconds, from the start of the process to its end; the median of several calls."""
     with Daemon(bench.home(f"d{turn}")) as daemon:
-        for n in range(CALLS):
-            words = [TASKCTL, "--socket", daemon.socket, "register", f"t-{n}", "simulated", "sim"]
-            began = time.perf_counter()
-            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-            taken.append(time.perf_counter() - began)
+        taskctl = [TASKCTL, "--socket", daemon.socket]
+        found = {
+            "command": taken(lambda n: [*taskctl, "register", f"t-{n}", "simulated", "sim"]),
+            "ping": taken(lambda _: [*taskctl, "ping"]),
+            "help": taken(lambda _: [TASKCTL, "--help"]),
+            "importing": taken(lambda _: [sys.executable, "-c", "import task_client; task_client.Client()"]),
+            "python": taken(lambda _: [sys.executable, "-c", "pass"]),
+        }
         daemon.stop()
-    return statistics.median(taken) * 1e3
+    return found
+
+
+def taken(words: Callable[[int], list[str]]) -> float:
+    each = []
+    for n in range(CALLS):
+        began = time.perf_counter()
+        subprocess.run(words(n), check=True, stdout=subprocess.DEVNULL)
+        each.append(time.perf_counter() - began)
+    return statistics.median(each) * 1e3
 
 
 if __name__ == "__main__":

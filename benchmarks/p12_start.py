@@ -1,5 +1,6 @@
-"""P12: starting with 100,000 live tasks that are overdue, and with 1,000,000."""
+"""P12: starting with 100,000 live tasks that are overdue, with 1,000,000, and with none."""
 
+import statistics
 from pathlib import Path
 
 from benchmarks.harness.daemon import Daemon, config
@@ -9,6 +10,7 @@ from benchmarks.harness.row import Bench, Figure, Row, at_most, main
 TASKS, MANY = 100_000, 1_000_000
 ZONES, MANY_ZONES = 100, 1000
 INTERVAL = 10.0
+STARTS = 5  # with an empty store, in each round
 MIB = 2**20
 
 ROW = Row(
@@ -21,6 +23,8 @@ ROW = Row(
         Figure("polled", "all were polled once", "s", at_most(12)),
         Figure("memory", "RSS at its highest", "MiB", at_most(200)),
         Figure("first_of_many", "first poll, 1,000,000 tasks", "s", at_most(2)),
+        Figure("empty", "requests are answered, empty store", "s", at_most(0.3)),
+        Figure("empty_cpu", "CPU of the daemon until then", "ms"),
     ],
     rounds=1,
     note="seconds since the process was started; a poll counts when the backend is called for tasks",
@@ -38,7 +42,19 @@ def measure(bench: Bench) -> None:
             polled=few.polled,
             memory=few.memory / MIB,
             first_of_many=many.first,
+            **starts_empty(bench, turn),
         )
+
+
+def starts_empty(bench: Bench, turn: int) -> dict[str, float]:
+    """The median of several starts."""
+    ready, cpu = [], []
+    for number in range(STARTS):
+        with Daemon(bench.home(f"empty{turn}-{number}"), wait=False) as daemon:
+            ready.append(daemon.await_ready())
+            cpu.append(daemon.cpu() * 1e3)
+            daemon.stop()
+    return {"empty": statistics.median(ready), "empty_cpu": statistics.median(cpu)}
 
 
 class Start:

@@ -15,6 +15,7 @@ import pytest
 
 from task_client import Callback, Client
 from task_client.daemon import stop_daemon
+from task_client.dashboard.bridge import page_files
 from task_client.errors import DaemonUnreachable
 from task_daemon import main
 from task_daemon.api import bodies
@@ -198,6 +199,15 @@ def test_links_within_the_project_lead_somewhere(name: str) -> None:
         target = (ROOT / "docs" / path).resolve() if path else ROOT / "docs" / name
         assert target.exists(), f"{name}: {link}"
         assert not anchor or anchor in anchors(target.read_text()), f"{name}: {link}"
+
+
+def test_the_size_of_the_dashboard_is_what_is_said() -> None:
+    said = re.search(r"The page is (\d+) kB in (\d+) files", PAGES["dashboard.md"])
+    served = [content for _, content in page_files().values()]
+
+    assert said is not None
+    assert len(served) == int(said[2])
+    assert sum(map(len, served)) == pytest.approx(int(said[1]) * 1000, rel=0.05)
 
 
 def test_every_page_is_in_the_index() -> None:
