@@ -42,10 +42,12 @@ class Feed:
 
     def add(self, tasks: Sequence[Task], events: Sequence[Event]) -> None:
         """What was committed, or has moved in memory only (`Handlers.change` of the engine)."""
+        recent, newest = self._recent, self.newest
         for event in events:
-            if event.seq != self.newest + 1:
-                self._recent.clear()  # never a gap within
-            self._recent.append(event)
+            if event.seq != newest + 1:
+                recent.clear()  # never a gap within
+            recent.append(event)
+            newest = event.seq
         if not self.followers:
             return
         uids = {event.uid for event in events}

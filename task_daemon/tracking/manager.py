@@ -158,16 +158,15 @@ class TaskManager:
         self._feed.add(tasks, events)
 
     def _count(self, tasks: Sequence[Task], events: Sequence[Event]) -> None:
-        measures, ended = self._engine.measures, set()
-        for event in events:
-            measures.events[event.type] += 1
-            if event.type in ENDS:
-                ended.add(event.uid)
-        if ended:
-            for task in tasks:
-                if task.uid in ended:
-                    measures.ended[task.zone, task.action, task.state.value] += 1
-                    ended.discard(task.uid)
+        measures, types = self._engine.measures, [event.type for event in events]
+        measures.events.update(types)
+        if ENDS.isdisjoint(types):
+            return
+        ended = {event.uid for event in events if event.type in ENDS}
+        for task in tasks:
+            if task.uid in ended:
+                measures.ended[task.zone, task.action, task.state.value] += 1
+                ended.discard(task.uid)
 
     def stop_waiting(self) -> None:
         """The daemon is stopping: everybody who waits gets what is known now."""
