@@ -8,6 +8,7 @@ supervisor may start again: everything acknowledged is on disk).
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -29,6 +30,8 @@ from task_daemon.engine.local import lock
 from task_daemon.notify_systemd import inherited_socket, notify, watchdog_seconds
 
 log = logging.getLogger("task_daemon.main")
+
+GARBAGE = 5000  # objects made and not freed between two looks for cycles (Python: 700); each hundredth look is a whole one
 
 STOPPED, BROKEN, MISCONFIGURED, TAKEN, STORE_FAILED = 0, 1, 2, 3, 4
 
@@ -155,6 +158,7 @@ async def _run(daemon: Daemon) -> int:
         loop.add_signal_handler(number, stop.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop watching
     await daemon.start(stop)
+    _rarely_look_for_garbage()
     notify("READY=1")
     seconds = watchdog_seconds()
     feeding = None if seconds is None else asyncio.create_task(_feed_watchdog(daemon, seconds))
@@ -164,6 +168,13 @@ async def _run(daemon: Daemon) -> int:
         feeding.cancel()
     await daemon.stop()
     return STORE_FAILED if daemon.failed else STOPPED
+
+
+def _rarely_look_for_garbage() -> None:
+    """Nearly all is freed without a look for cycles, and a whole look stops everything: for 20 ms in what is loaded now, which
+    stays anyhow, and for 15 ms for 100,000 live tasks."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
 
 
 async def _feed_watchdog(daemon: Daemon, seconds: float) -> None:

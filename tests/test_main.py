@@ -9,6 +9,8 @@ import signal
 import socket
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -278,6 +280,26 @@ def test_daemon_stops_with_0_when_it_is_asked_to(number: signal.Signals, short_p
         daemon.signal(number)
         assert daemon.wait() == 0
         assert "stopped: everything is on disk" in daemon.said()
+
+
+STARTED = """
+import asyncio, gc
+from task_daemon import main
+
+class Stopped:
+    failed = False
+    async def start(self, stop): stop.set()
+    async def stop(self): print(gc.get_freeze_count() > 10_000, gc.get_threshold()[0])
+
+assert asyncio.run(main._run(Stopped())) == main.STOPPED
+"""
+
+
+def test_what_is_loaded_is_not_looked_through_for_garbage() -> None:
+    """It would stop everything for 20 ms now and then."""
+    done = subprocess.run([sys.executable, "-c", STARTED], check=True, capture_output=True, text=True, timeout=60)
+
+    assert done.stdout.split() == ["True", str(main.GARBAGE)]
 
 
 def test_daemon_serves_on_when_its_terminal_is_closed(short_path: Path) -> None:
