@@ -113,6 +113,10 @@ class Beats:
     def __contains__(self, zone: str) -> bool:
         return zone in self._zones
 
+    def watches(self, zone: str) -> bool:
+        """Whether the zone has tasks to poll."""
+        return any(group.uids for group in self._zones[zone].groups.values())
+
     def configure(self, name: str, interval: float, now: float, spread: bool = False) -> None:
         """Make a zone known; its first poll is due at once. `spread`: its tasks are polled one after the other."""
         zone = self._zones[name] = _Zone(name, interval, spread)
@@ -184,7 +188,7 @@ class Beats:
         with_tasks = 0
         while self.next_due() <= now:
             zone = self._zones[self._plan[0][1]]
-            if limit is not None and any(group.uids for group in zone.groups.values()):
+            if limit is not None and self.watches(zone.name):
                 if with_tasks == limit:
                     break
                 with_tasks += 1

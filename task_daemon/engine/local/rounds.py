@@ -61,7 +61,8 @@ class Rounds:
         if not loading or now >= self._not_before:
             with self._lock:
                 zones = self._beats.due(now, 1 if loading else None)
-            if zones:
+                work = loading and any(self._beats.watches(zone) for zone in zones)
+            if work:
                 self._not_before = now + LOADING_GAP
             for zone in zones:
                 self.workers.submit(zone, self._poll)

@@ -6,7 +6,7 @@ import pytest
 
 from task_daemon.clock import FakeClock
 from task_daemon.core.ports import Again, Beat, Handlers, Watched
-from task_daemon.engine.beats import NEVER
+from task_daemon.engine.beats import NEVER, POKE_GAP
 from task_daemon.engine.local.ledger import Ledger
 from task_daemon.engine.local.rounds import LOADING_GAP, Rounds
 
@@ -74,6 +74,19 @@ def test_zones_without_tasks_wait_for_no_other_while_the_stored_tasks_are_being_
     polled.rounds.dispatch(clock.monotonic(), loading=True)
 
     eventually("all were polled", lambda: sorted(polled.zones) == list(ZONES))
+
+
+def test_first_zone_that_gets_its_stored_tasks_waits_for_none_that_were_polled_without(
+    polled: Polled, clock: FakeClock, eventually: Eventually
+) -> None:
+    for zone in ZONES:
+        polled.ledger.beats.drop(zone, f"task of {zone}", None)
+    polled.rounds.dispatch(clock.monotonic(), loading=True)
+    eventually("all have ended", lambda: not polled.rounds.workers.unfinished())
+    with polled.ledger.lock:
+        polled.ledger.beats.add("b", "stored", None, clock.monotonic())
+
+    assert polled.rounds.next_due(loading=True) == clock.monotonic() + POKE_GAP
 
 
 def test_everything_due_is_polled_at_once_when_the_stored_tasks_are_loaded(
