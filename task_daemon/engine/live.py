@@ -4,14 +4,16 @@ Not thread-safe but for `get`, `some` and `version`: the engine holds its lock a
 O(1); a task costs its packed bytes, a dictionary entry and one in a set of deadlines.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from task_daemon.core.model import FINAL, Change, State, Task
 from task_daemon.engine.deadlines import Deadlines
 from task_daemon.engine.packing import Packing, Version
+
+K = TypeVar("K")
 
 
 def is_kept(task: Task) -> bool:
@@ -44,8 +46,8 @@ class LiveTasks:
     def __init__(self) -> None:
         self._packing = Packing()
         self._tasks: dict[str, bytes] = {}
-        self._tally: Counter[tuple[str, str, str]] = Counter()
-        self._owners: Counter[int] = Counter()
+        self._tally: dict[tuple[str, str, State], int] = {}
+        self._owners: dict[int, int] = {}
         self._unfinished = 0
         self._deadlines = Deadlines(self._deadline)
         self.dirty: set[str] = set()  # changed since they were last put on disk
@@ -112,10 +114,10 @@ class LiveTasks:
         return task
 
     def tally(self) -> dict[tuple[str, str, str], int]:
-        return dict(self._tally)
+        return {(zone, action, state.value): count for (zone, action, state), count in self._tally.items()}
 
     def live_of(self, owner_uid: int) -> int:
-        return self._owners[owner_uid]
+        return self._owners.get(owner_uid, 0)
 
     def unfinished(self) -> int:
         return self._unfinished
@@ -136,12 +138,14 @@ class LiveTasks:
     def _count(self, task: Task, state: State, step: int) -> None:
         if state in FINAL:
             return
-        group = (task.zone, task.action, state.value)
-        self._tally[group] += step
-        if not self._tally[group]:
-            del self._tally[group]
+        _step(self._tally, (task.zone, task.action, state), step)
+        _step(self._owners, task.owner.uid, step)
         self._unfinished += step
-        owner = task.owner.uid
-        self._owners[owner] += step
-        if not self._owners[owner]:
-            del self._owners[owner]
+
+
+def _step(counts: dict[K, int], key: K, step: int) -> None:
+    count = counts.get(key, 0) + step
+    if count:
+        counts[key] = count
+    else:
+        del counts[key]
