@@ -9,15 +9,15 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Literal, Self, overload
 
-from task_client import over_tornado
+from task_client import over_tornado, waiting
 from task_client.calls import Outage, encode, members, object_of, refusal_of, target_of
 from task_client.client import callback_path, draft, events_of, keyed, look, task_path, tasks_query, zone_path
-from task_client.errors import AnswerUnknown, DaemonUnreachable, RequestRefused, WaitTimeout
+from task_client.errors import AnswerUnknown, DaemonUnreachable, RequestRefused
 from task_client.paths import default_socket
 from task_client.stream import AGAIN, SILENCE, Blocks
 from task_client.transport import Answer
 from task_client.types import Callback, Event, Task
-from task_client.waiting import ENDS, FOR_EVER, LONGEST_HOLD, LOOKS_PER_SECOND, Span, judged
+from task_client.waiting import FOR_EVER, LONGEST_HOLD, Latest, Look, Plan, Question, Result
 
 Object = dict[str, Any]
 
@@ -114,7 +114,7 @@ class AsyncClient:
             yield Task.read(each)
 
     async def wait(self, uid: str, timeout: float | None = None, raise_on_failure: bool = False) -> Task:
-        return await self._wait(uid, Span(timeout), raise_on_failure)
+        return await self._result_of(waiting.wait(uid, timeout, raise_on_failure))
 
     async def wait_many(
         self,
@@ -123,52 +123,18 @@ class AsyncClient:
         timeout: float | None = None,
         raise_on_failure: bool = False,
     ) -> builtins.list[Task]:
-        span = Span(timeout)
-        if until == "any":
-            return [judged(task, raise_on_failure) for task in await self._any(uids, span)]
-        return [await self._wait(uid, span, raise_on_failure) for uid in uids]
+        plan = waiting.wait_any if until == "any" else waiting.wait_all
+        return await self._result_of(plan(uids, timeout, raise_on_failure))
 
     async def watch(self, uid: str, timeout: float | None = None) -> AsyncIterator[Task]:
-        span = Span(timeout)
-        task = await self._get(uid, None, None, None, span.left)
-        known = None
-        while True:
-            if task is not None and task.revision != known:
-                known = task.revision
+        async with aclosing(self._told(waiting.watch(uid, timeout))) as tasks:
+            async for task in tasks:
                 yield task
-            if task is not None and task.done:
-                return
-            if span.left <= 0:
-                raise WaitTimeout([uid], span.seconds)
-            task = await self._get(uid, span.hold, "change", known, span.left)
 
     async def watch_many(self, uids: Sequence[str], timeout: float | None = None, every: float = 1.0) -> AsyncIterator[Task]:
-        span = Span(timeout)
-        known: dict[str, int] = {}
-        open_ = dict.fromkeys(uids)
-        after: int | None = None
-        look_again = 0.0
-        while open_:
-            if after is None:  # the first time, and after an outage longer than what the daemon retains
-                after, look_again = await self.cursor(), 0.0
-                events: builtins.list[Event] = []
-            else:
-                hold = min(max(0.0, look_again - time.monotonic()), span.left)
-                events, after = await self._page_or_none(after, hold, span.left)
-            touched = dict.fromkeys(event.uid for event in events if event.uid in open_)
-            if time.monotonic() >= look_again:
-                touched = dict(open_)
-                look_again = time.monotonic() + max(every, len(open_) / LOOKS_PER_SECOND)
-            for uid in touched:
-                task = await self._get(uid, None, None, known.get(uid), span.left)
-                if task is None or task.revision == known.get(uid):
-                    continue
-                known[uid] = task.revision
-                if task.done:
-                    del open_[uid]
+        async with aclosing(self._told(waiting.watch_many(uids, timeout, every))) as tasks:
+            async for task in tasks:
                 yield task
-            if open_ and span.left <= 0:
-                raise WaitTimeout(builtins.list(open_), span.seconds)
 
     # ------------------------------------------------------------------ steering
 
@@ -277,29 +243,40 @@ class AsyncClient:
 
     # ------------------------------------------------------------------ inside
 
-    async def _wait(self, uid: str, span: Span, raise_on_failure: bool) -> Task:
+    async def _told(self, plan: Plan[Any]) -> AsyncGenerator[Task, None]:
+        """As `waiting.told`."""
+        answer: Any = None
         while True:
-            task = await self._get(uid, span.hold, None, None, span.left)
-            if task is not None and task.done:
-                return judged(task, raise_on_failure)
-            if span.left <= 0:
-                raise WaitTimeout([uid], span.seconds)
-
-    async def _any(self, uids: Sequence[str], span: Span) -> builtins.list[Task]:
-        wanted, after = dict.fromkeys(uids), None
-        while wanted:
-            if after is None:
-                after, looked_at = await self.cursor(), builtins.list(wanted)
+            try:
+                step = plan.send(answer)
+            except StopIteration:
+                return
+            if isinstance(step, Task):
+                yield step
+                answer = None
             else:
-                events, after = await self._page_or_none(after, span.hold, span.left)
-                looked_at = [event.uid for event in events if event.uid in wanted and event.type in ENDS]
-            found = [await self._get(uid, None, None, None, span.left) for uid in dict.fromkeys(looked_at)]
-            ended = [task for task in found if task is not None and task.done]
-            if ended:
-                return ended
-            if span.left <= 0:
-                raise WaitTimeout(uids, span.seconds)
-        return []
+                answer = await self._ask(step)
+
+    async def _result_of(self, plan: Plan[Result]) -> Result:
+        """As `waiting.result_of`."""
+        answer: Any = None
+        while True:
+            try:
+                step = plan.send(answer)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            answer = None if isinstance(step, Task) else await self._ask(step)
+
+    async def _ask(self, question: Question) -> Any:
+        if isinstance(question, Look):
+            return await self._get(question.uid, question.wait, question.until, question.etag, question.survive)
+        if isinstance(question, Latest):
+            return await self.cursor()
+        try:
+            return await self._page(question.cursor, question.hold, question.survive)
+        except RequestRefused as refusal:
+            return waiting.nothing_retained(refusal)
 
     @asynccontextmanager
     async def _turn(self, seconds: float) -> AsyncGenerator[float, None]:
@@ -329,15 +306,6 @@ class AsyncClient:
         async with self._turn(hold) if hold else nullcontext(hold) as held:
             query = [("after", after), ("wait", f"{held:.4g}")]
             return events_of(await self._object("GET", path, query=query, hold=held, survive=survive), after)
-
-    async def _page_or_none(self, after: int, hold: float, survive: float) -> tuple[builtins.list[Event], int | None]:
-        """No cursor to go on from if the daemon does not retain what came after this one."""
-        try:
-            return await self._page(after, hold, survive)
-        except RequestRefused as refusal:
-            if refusal.code != "cursor-expired":
-                raise
-            return [], None
 
     async def _stream(self, target: str, after: int) -> AsyncGenerator[Event, None]:
         """As `stream.follow`."""

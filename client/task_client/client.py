@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from task_client import waiting
 from task_client.calls import Caller, members, object_of
+from task_client.errors import RequestRefused
 from task_client.paths import default_socket
 from task_client.transport import Transport
 from task_client.types import Callback, Event, Task
@@ -125,7 +126,7 @@ class Client:
 
     def wait(self, uid: str, timeout: float | None = None, raise_on_failure: bool = False) -> Task:
         """Wait for the end, across restarts of the daemon. Raises WaitTimeout; TaskFailed if asked to."""
-        return waiting.wait(self._get, uid, timeout, raise_on_failure)
+        return waiting.result_of(waiting.wait(uid, timeout, raise_on_failure), self._ask)
 
     def wait_many(
         self,
@@ -135,20 +136,19 @@ class Client:
         raise_on_failure: bool = False,
     ) -> builtins.list[Task]:
         """Wait for the end of all (answered in the order given), or of any (answered: those that have ended)."""
-        if until == "any":
-            return waiting.wait_any(self._get, self._page, self.cursor, uids, timeout, raise_on_failure)
-        return waiting.wait_all(self._get, uids, timeout, raise_on_failure)
+        plan = waiting.wait_any if until == "any" else waiting.wait_all
+        return waiting.result_of(plan(uids, timeout, raise_on_failure), self._ask)
 
     def watch(self, uid: str, timeout: float | None = None) -> Iterator[Task]:
         """The task now and after every change, progress included, up to its end. Raises WaitTimeout."""
-        return waiting.watch(self._get, uid, timeout)
+        return waiting.told(waiting.watch(uid, timeout), self._ask)
 
     def watch_many(self, uids: Sequence[str], timeout: float | None = None, every: float = 1.0) -> Iterator[Task]:
         """Each task now and after every change, until all have ended. Raises WaitTimeout with those that have not.
 
         Changes of state are told at once; progress is looked at every `every` seconds, less often for more than 50 tasks.
         """
-        return waiting.watch_many(self._get, self._page, self.cursor, uids, timeout, every)
+        return waiting.told(waiting.watch_many(uids, timeout, every), self._ask)
 
     # ------------------------------------------------------------------ steering
 
@@ -267,6 +267,16 @@ class Client:
     def post_legacy(self, body: Mapping[str, Any]) -> Any:
         """Register by the old surface, `POST /`; answers its JSON text."""
         return self._caller.call("POST", "/", body=body, headers=keyed(), repeatable=True).json()
+
+    def _ask(self, question: waiting.Question) -> Any:
+        if isinstance(question, waiting.Look):
+            return self._get(question.uid, question.wait, question.until, question.etag, question.survive)
+        if isinstance(question, waiting.Latest):
+            return self.cursor()
+        try:
+            return self._page(question.cursor, question.hold, question.survive)
+        except RequestRefused as refusal:
+            return waiting.nothing_retained(refusal)
 
     def _get(
         self,

@@ -1,9 +1,14 @@
-"""Waiting by long-poll, across restarts of the daemon."""
+"""Waiting by long-poll, across restarts of the daemon: what is asked next, and what the answers mean.
+
+Each way of waiting is a plan: a generator that yields what is to be asked and is sent the answer, and yields the tasks that are
+to be told. Who carries it out decides whether asking blocks (`Client`) or is awaited (`AsyncClient`).
+"""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from task_client.errors import RequestRefused, TaskFailed, WaitTimeout
 from task_client.types import FINAL, Event, Task
@@ -14,16 +19,34 @@ LOOKS_PER_SECOND = 50  # at most, at the progress of tasks that are watched toge
 ENDS = frozenset(f"task.{state}" for state in FINAL) | {"task.resolved"}
 
 
-class Get(Protocol):
-    """`Client.get` with the seconds for which an absent daemon is waited for."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """At one task, as `Client.get`; an absent daemon is waited for, for `survive` seconds. Answered by the task, or None."""
 
-    def __call__(
-        self, uid: str, wait: float | None, until: str | None, etag: int | str | None, survive: float | None
-    ) -> Task | None: ...
+    uid: str
+    survive: float
+    wait: float | None = None
+    until: str | None = None
+    etag: int | None = None
 
 
-Page = Callable[[int, float, float | None], tuple[list[Event], int]]
-"""Events after a cursor, holding the request and surviving an absent daemon for so many seconds; and the next cursor."""
+@dataclass(frozen=True, slots=True)
+class After:
+    """Events after a cursor. Answered by them and the next cursor, which is None when what came after is not retained."""
+
+    cursor: int
+    hold: float
+    survive: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """Answered by the cursor of now."""
+
+
+Question = Look | After | Latest
+Result = TypeVar("Result")
+Plan = Generator[Question | Task, Any, Result]
 
 
 class Span:
@@ -43,41 +66,70 @@ class Span:
         return min(LONGEST_HOLD, self.left)
 
 
-def wait(get: Get, uid: str, timeout: float | None, raise_on_failure: bool) -> Task:
-    return _wait(get, uid, Span(timeout), raise_on_failure)
+# ---------------------------------------------------------------------- carrying out, where asking blocks
 
 
-def wait_all(get: Get, uids: Sequence[str], timeout: float | None, raise_on_failure: bool) -> list[Task]:
+def told(plan: Plan[Result], ask: Callable[[Question], Any]) -> Generator[Task, None, Result]:
+    """The tasks that the plan tells, as it is carried out."""
+    answer: Any = None
+    while True:
+        try:
+            step = plan.send(answer)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        if isinstance(step, Task):
+            yield step
+            answer = None
+        else:
+            answer = ask(step)
+
+
+def result_of(plan: Plan[Result], ask: Callable[[Question], Any]) -> Result:
+    """What a plan that tells nothing on its way comes to."""
+    carried_out = told(plan, ask)
+    while True:
+        try:
+            next(carried_out)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
+# ---------------------------------------------------------------------- the plans
+
+
+def wait(uid: str, timeout: float | None, raise_on_failure: bool) -> Plan[Task]:
+    return (yield from _wait(uid, Span(timeout), raise_on_failure))
+
+
+def wait_all(uids: Sequence[str], timeout: float | None, raise_on_failure: bool) -> Plan[list[Task]]:
     """One after another: the last to end decides how long it takes, and at most one request is held at a time."""
     span = Span(timeout)
-    return [_wait(get, uid, span, raise_on_failure) for uid in uids]
+    ended = []
+    for uid in uids:
+        ended.append((yield from _wait(uid, span, raise_on_failure)))  # noqa: PERF401 - no generator can be asked in there
+    return ended
 
 
-def wait_any(
-    get: Get,
-    page: Page,
-    cursor: Callable[[], int],
-    uids: Sequence[str],
-    timeout: float | None,
-    raise_on_failure: bool,
-) -> list[Task]:
+def wait_any(uids: Sequence[str], timeout: float | None, raise_on_failure: bool) -> Plan[list[Task]]:
     """By the stream of events, so that one held request is enough for any number of tasks."""
     span = Span(timeout)
     wanted = set(uids)
     after: int | None = None
     while wanted:
         if after is None:  # the first time, and after an outage longer than what the daemon retains
-            after = cursor()
-            ended = _ended(get, uids, span)
+            after = yield Latest()
+            looked_at: Iterable[str] = uids
         else:
-            try:
-                events, after = page(after, span.hold, span.left)
-            except RequestRefused as refusal:
-                if refusal.code != "cursor-expired":
-                    raise
-                after = None
-                continue
-            ended = _ended(get, [e.uid for e in events if e.uid in wanted and e.type in ENDS], span)
+            events: list[Event]
+            events, after = yield After(after, span.hold, span.left)
+            looked_at = [event.uid for event in events if event.uid in wanted and event.type in ENDS]
+        ended = []
+        for uid in dict.fromkeys(looked_at):
+            task: Task | None = yield Look(uid, span.left)
+            if task is not None and task.done:
+                ended.append(task)
         if ended:
             return [judged(task, raise_on_failure) for task in ended]
         if span.left <= 0:
@@ -85,30 +137,22 @@ def wait_any(
     return []
 
 
-def watch(get: Get, uid: str, timeout: float | None) -> Iterator[Task]:
+def watch(uid: str, timeout: float | None) -> Plan[None]:
     span = Span(timeout)
-    task = get(uid, None, None, None, span.left)
+    known: int | None = None
+    task: Task | None = yield Look(uid, span.left)
     while True:
-        if task is not None:
-            yield task
-            if task.done:
-                return
+        if task is not None and task.revision != known:  # else time was up without a change
             known = task.revision
+            yield task
+        if task is not None and task.done:
+            return
         if span.left <= 0:
             raise WaitTimeout([uid], span.seconds)
-        task = get(uid, span.hold, "change", known, span.left)
-        if task is not None and task.revision == known and not task.done:
-            task = None  # time was up without a change
+        task = yield Look(uid, span.left, span.hold, "change", known)
 
 
-def watch_many(
-    get: Get,
-    page: Page,
-    cursor: Callable[[], int],
-    uids: Sequence[str],
-    timeout: float | None,
-    every: float,
-) -> Iterator[Task]:
+def watch_many(uids: Sequence[str], timeout: float | None, every: float) -> Plan[None]:
     """State changes come by the stream of events, at once; progress by a look at each open task every so many seconds."""
     span = Span(timeout)
     known: dict[str, int] = {}
@@ -116,23 +160,18 @@ def watch_many(
     after: int | None = None
     look_again = 0.0
     while open_:
-        try:
-            if after is None:
-                after, look_again = cursor(), 0.0
-                events: list[Event] = []
-            else:
-                events, after = page(after, min(max(0.0, look_again - time.monotonic()), span.left), span.left)
-        except RequestRefused as refusal:
-            if refusal.code != "cursor-expired":
-                raise
-            after = None
-            continue
+        events: list[Event] = []
+        if after is None:  # the first time, and after an outage longer than what the daemon retains
+            after, look_again = (yield Latest()), 0.0
+        else:
+            hold = min(max(0.0, look_again - time.monotonic()), span.left)
+            events, after = yield After(after, hold, span.left)
         touched = dict.fromkeys(event.uid for event in events if event.uid in open_)
         if time.monotonic() >= look_again:
             touched = dict(open_)
             look_again = time.monotonic() + max(every, len(open_) / LOOKS_PER_SECOND)
         for uid in touched:
-            task = get(uid, None, None, known.get(uid), span.left)
+            task: Task | None = yield Look(uid, span.left, etag=known.get(uid))
             if task is None or task.revision == known.get(uid):
                 continue
             known[uid] = task.revision
@@ -143,18 +182,20 @@ def watch_many(
             raise WaitTimeout(list(open_), span.seconds)
 
 
-def _wait(get: Get, uid: str, span: Span, raise_on_failure: bool) -> Task:
+def nothing_retained(refusal: RequestRefused) -> tuple[list[Event], None]:
+    """The answer to `After` when what came after the cursor is not there any more. Raises any other refusal."""
+    if refusal.code != "cursor-expired":
+        raise refusal
+    return [], None
+
+
+def _wait(uid: str, span: Span, raise_on_failure: bool) -> Plan[Task]:
     while True:
-        task = get(uid, span.hold, None, None, span.left)
+        task: Task | None = yield Look(uid, span.left, span.hold)
         if task is not None and task.done:
             return judged(task, raise_on_failure)
         if span.left <= 0:
             raise WaitTimeout([uid], span.seconds)
-
-
-def _ended(get: Get, uids: Sequence[str], span: Span) -> list[Task]:
-    found = (get(uid, None, None, None, span.left) for uid in dict.fromkeys(uids))
-    return [task for task in found if task is not None and task.done]
 
 
 def judged(task: Task, raise_on_failure: bool) -> Task:
