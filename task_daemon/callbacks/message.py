@@ -6,6 +6,7 @@ two looks at the bytes, a tenth of what a whole parser takes; everything else is
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -68,6 +69,11 @@ def usual(data: bytes, limit: int) -> Response | bool | None:
     comes; None: it is something else."""
     if len(data) > LONGEST:
         return None
+    return _usual(data, limit)
+
+
+@lru_cache(maxsize=64)  # a receiver says the same again and again, with another date each second
+def _usual(data: bytes, limit: int) -> Response | bool | None:
     match = _HEAD.match(data)
     if match is None:
         return None if b"\r\n\r\n" in data else True

@@ -72,14 +72,17 @@ def _place(row: Delivery) -> tuple[int, int]:
 class _Line:
     __slots__ = ("busy", "lane", "owner", "rows", "ticket")
 
-    def __init__(self, lane: str, owner: int) -> None:
-        self.lane = lane  # where it is counted: the target of the delivery being sent, or of the first
+    def __init__(self, lane: "_Lane", owner: int) -> None:
+        self.lane = lane  # where it is counted: that of the delivery being sent, or of the first
         self.owner = owner
         self.rows: list[Delivery] = []
         self.busy: Delivery | None = None  # being sent
         self.ticket = 0  # of its entry in the lane's heap
 
     def put(self, row: Delivery) -> None:
+        if not self.rows:
+            self.rows.append(row)
+            return
         at = bisect.bisect_left(self.rows, _place(row), key=_place)
         if at < len(self.rows) and self.rows[at].id == row.id:
             self.rows[at] = row
@@ -101,16 +104,13 @@ class _Lane:
         self.in_flight = 0
         self.unsettled = 0
         self.downs = 0  # outcomes in a row that say the target is down
+        self.held = False  # for there were too many of them
         self.probe_at = -NEVER
         self.horizon = NEVER  # wall time before which none of the lines that are only in the store is due
         self.filling = False
         self.missed = NEVER  # earliest due time of what was left in the store while filling
         self.touched: set[str] = set()  # lines that changed while filling
         self.planned = NEVER
-
-    @property
-    def held(self) -> bool:
-        return self.downs >= DOWN_AFTER
 
 
 class Outbox:
@@ -143,12 +143,12 @@ class Outbox:
 
     def add(self, rows: Sequence[Delivery], now: float) -> None:
         """Pending deliveries that are on disk."""
-        crowded = bool(self._more)
+        crowded, room = bool(self._more), self._room()
         for stored in rows:
             at = due(stored, now)
             row = stored if at == stored.next_at else replace(stored, next_at=at)
             lane = self._lane(row.target)
-            if row.uid not in self._lines and (crowded or lane.lines >= self._room()):
+            if row.uid not in self._lines and (crowded or lane.lines >= room):
                 crowded = True
                 self._more.add(row.target)
                 lane.horizon = min(lane.horizon, row.next_at)
@@ -228,10 +228,11 @@ class Outbox:
         self.unsettled += 1
         if isinstance(outcome, Later) and outcome.target_down:
             lane.downs += 1
+            lane.held = lane.downs >= DOWN_AFTER
             if lane.held:
                 lane.probe_at = now + PROBE_EVERY
         else:
-            lane.downs = 0
+            lane.downs, lane.held = 0, False
         self._replan(lane)
 
     def settle(self, row: Delivery, versions: Sequence[Delivery]) -> None:
@@ -244,13 +245,12 @@ class Outbox:
             self._replan(lane)
             return
         line.busy = None
-        there = {known.id for known in line.rows}
         for version in versions:
             if version.state is not DeliveryState.PENDING:
                 line.remove(version.id)
-            elif version.id in there:
+            elif any(known.id == version.id for known in line.rows):
                 line.put(version)
-        counted = self._lane(line.lane)
+        counted = line.lane
         self._requeue(row.uid, line)
         if counted is not lane:
             self._replan(lane)
@@ -290,7 +290,7 @@ class Outbox:
             if line.busy is not None:
                 continue
             line.rows = [row if row.next_at <= now else replace(row, next_at=now) for row in line.rows]
-            lane = self._lane(line.lane)
+            lane = line.lane
             lane.probe_at = min(lane.probe_at, now)
             self._requeue(uid, line)
         return crowded
@@ -331,31 +331,34 @@ class Outbox:
     def _put(self, row: Delivery) -> None:
         line = self._lines.get(row.uid)
         if line is None:
-            line = self._lines[row.uid] = _Line(row.target, row.owner_uid)
-            self._lane(row.target).lines += 1
-            self._owners.setdefault(row.owner_uid, set()).add(row.uid)
+            lane = self._lane(row.target)
+            line = self._lines[row.uid] = _Line(lane, row.owner_uid)
+            lane.lines += 1
+            mine = self._owners.get(row.owner_uid)
+            if mine is None:
+                mine = self._owners[row.owner_uid] = set()
+            mine.add(row.uid)
         line.put(row)
         if line.busy is None and line.rows[0] is row:
             self._requeue(row.uid, line)
-        elif (lane := self._lane(line.lane)).filling:
-            lane.touched.add(row.uid)
+        elif line.lane.filling:
+            line.lane.touched.add(row.uid)
 
     def _requeue(self, uid: str, line: _Line) -> None:
         """The line's head may be another one; without rows the line is over."""
-        old = self._lane(line.lane)
-        if old.filling:
-            old.touched.add(uid)
+        lane = line.lane
+        if lane.filling:
+            lane.touched.add(uid)
         if not line.rows:
             self._forget(uid, line)
-            self._replan(old)
+            self._replan(lane)
             return
         head = line.rows[0]
-        if head.target != line.lane:
-            old.lines -= 1
-            self._replan(old)
-            line.lane = head.target
-            self._lane(head.target).lines += 1
-        lane = self._lane(head.target)
+        if head.target != lane.target:
+            lane.lines -= 1
+            self._replan(lane)
+            lane = line.lane = self._lane(head.target)
+            lane.lines += 1
         self._tickets += 1
         line.ticket = self._tickets
         heapq.heappush(lane.heap, (head.next_at, line.ticket, uid))
@@ -368,7 +371,7 @@ class Outbox:
 
     def _forget(self, uid: str, line: _Line) -> None:
         del self._lines[uid]
-        self._lane(line.lane).lines -= 1
+        line.lane.lines -= 1
         mine = self._owners[line.owner]
         mine.discard(uid)
         if not mine:
@@ -421,8 +424,7 @@ class Outbox:
             lane.planned = when
             if when < NEVER:
                 heapq.heappush(self._plan, (when, lane.target))
-        if (
-            not (lane.lines or lane.in_flight or lane.unsettled or unread or lane.filling)
-            and self._lanes.get(lane.target) is lane
-        ):
+        if lane.lines or lane.in_flight or lane.unsettled or unread or lane.filling:
+            return
+        if self._lanes.get(lane.target) is lane:
             del self._lanes[lane.target]
