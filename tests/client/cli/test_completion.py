@@ -178,9 +178,7 @@ def test_fish_completes(filled: ScriptedServer, short_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("vm-west\tok\n", "")
 
 
-def test_help_loads_nothing_heavy() -> None:
-    """`taskctl --help` takes less than 100 ms. What costs is what is imported, and that does not depend on the load."""
-    program = """
+PROGRAM_THAT_TELLS = """
 import sys
 before = set(sys.modules)  # what every Python of this installation loads
 from task_client.cli import main
@@ -190,9 +188,30 @@ finally:
     print(*(set(sys.modules) - before), file=sys.stderr)
 """
 
-    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, timeout=WITHIN, check=True)
-    loaded = set(done.stderr.split())
+
+def loaded_by(*words: str) -> tuple[set[str], str]:
+    """The modules that `taskctl` loads, and what it prints."""
+    command = [sys.executable, "-c", PROGRAM_THAT_TELLS, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN, check=True)
+    return set(done.stderr.split()), done.stdout
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """`taskctl --help` takes less than 100 ms. What costs is what is imported, and that does not depend on the load."""
+    loaded, printed = loaded_by("--help")
 
     assert "task_client.cli.watch" in loaded
     assert loaded & HEAVY == set()
-    assert "..." not in done.stdout.partition("Commands:")[2]  # the first sentence of each verb fits into the list
+    assert "..." not in printed.partition("Commands:")[2]  # the first sentence of each verb fits into the list
+
+
+@pytest.mark.parametrize("words", [("ping",), ("register", "disk-1", "backup", "vm1"), ("show", "u1")])
+def test_asking_the_daemon_loads_nothing_but_what_speaks_to_it(server: ScriptedServer, words: tuple[str, ...]) -> None:
+    server.on("GET", "/ping", Reply(200, "pong"))
+    server.on("POST", "/v1/tasks", Reply(202, task()))
+    server.on("GET", "/v1/tasks/u1", Reply(200, task()))
+
+    loaded, printed = loaded_by("--socket", server.path, *words)
+
+    assert printed
+    assert loaded & HEAVY == {"socket", "logging", "json", "task_client.client"}
