@@ -86,9 +86,9 @@ async def register_all(api: Api, caller: Caller, registrations: list[Registratio
         if not refusal.members or refusal.members[0][0] == "Idempotency-Key":
             raise
         raise bodies.of_a_batch(refusal, 0) from None
-    headers = {"Idempotency-Replayed": "true"} if all(each.replayed for each in added) else {}
-    tasks = [each.task for each in added]
-    if any(each.replayed for each in added):
+    tasks, replayed = [each.task for each in added], sum([each.replayed for each in added])
+    headers = {"Idempotency-Replayed": "true"} if replayed == len(added) else {}
+    if replayed:
         retry_after, views = manager.retry_after(tasks[0]), await manager.views(tasks)
     else:
         views, retry_after = manager.fresh(tasks)

@@ -85,7 +85,12 @@ class Admission:
             labels=draft.labels or None,
             extra=registration.extra or None,
         )
-        handle = _handle(zone, task)
+        try:
+            handle = zone.backend.admit(task)
+        except Exception:
+            raise
+        except BaseException as error:  # it ends this request, and never the daemon
+            raise RuntimeError(f"the backend of zone {zone.name} raised {type(error).__name__}") from error
         return task if handle is None else msgspec.structs.replace(task, handle=handle)
 
     def _unknown_action(self, draft: Draft, zone: Zone) -> Refusal:
@@ -142,13 +147,3 @@ def pointer_of(message: str, root: str = "") -> tuple[str, str]:
             name = sentence.removeprefix(words).removesuffix("`")
             return instead, f"{root}{path}/{name.replace('~', '~0').replace('/', '~1')}"
     return sentence[:1].lower() + sentence[1:], root + path
-
-
-def _handle(zone: Zone, task: Task) -> dict[str, Any] | None:
-    """What the backend says to a registration. What it raises ends this request and never the daemon."""
-    try:
-        return zone.backend.admit(task)
-    except Exception:
-        raise
-    except BaseException as error:
-        raise RuntimeError(f"the backend of zone {zone.name} raised {type(error).__name__}") from error

@@ -209,7 +209,7 @@ class TaskManager:
                 reached[zone.name] = self._book.unreachable(zone.name)
             view = fresh_view(
                 task,
-                cancellable=self._cancellable(task),
+                cancellable=task.mode is Mode.RUN and self._cancellable(task),
                 next_poll_at=known.next_poll_at,
                 unreachable=reached[zone.name],
                 callbacks=NO_CALLBACKS,
