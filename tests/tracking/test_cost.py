@@ -18,7 +18,7 @@ from task_daemon.engine.local.engine import LocalEngine
 from task_daemon.tracking.manager import Limits
 from task_daemon.tracking.poll import Poller
 from tests.costs import Calls, counted, expect_cost
-from tests.tracking.outside import GOING_ON, INTERVAL, SUCCEEDED, Outside, World
+from tests.tracking.outside import GOING_ON, INTERVAL, SUCCEEDED, TOLD, Outside, World
 from tests.waiting import PATIENCE
 
 TASKS = 200
@@ -104,7 +104,7 @@ async def test_first_poll_of_a_task_costs_one_change_and_one_event(world: Counte
 
     expect_cost(__file__, "the first poll of a task", calls)
     assert len(world.outside.polls[-1]) == TASKS
-    assert world.written() == {"INSERT INTO": TASKS, "UPDATE task": TASKS}
+    assert world.written() == {"INSERT INTO": 5, "UPDATE task": 5}  # 64 and 4 rows at a time
 
 
 async def test_end_of_a_task_costs_one_change_and_one_event(world: Counted) -> None:
@@ -113,3 +113,15 @@ async def test_end_of_a_task_costs_one_change_and_one_event(world: Counted) -> N
     expect_cost(__file__, "the end of a task", calls)
     assert world.written() == {"INSERT INTO": 5, "UPDATE task": 5}  # 64 and 4 rows at a time
     assert world.statements.count("COMMIT") == 1
+
+
+async def test_end_of_a_task_that_is_told_costs_one_delivery_more(world: Counted) -> None:
+    await world.of_one_beat(SUCCEEDED)
+    for number in range(TASKS):
+        await world.register(f"told{number}", callback=TOLD)
+    await world.of_one_beat(GOING_ON)
+    world.statements.clear()
+    calls = await world.of_one_beat(SUCCEEDED)
+
+    expect_cost(__file__, "the end of a task that is told", calls)
+    assert len(await world.engine.deliveries(limit=2 * TASKS)) == TASKS
