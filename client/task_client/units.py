@@ -47,6 +47,7 @@ class Unit:
     """What a unit's daemon was told: `workspace` and `config_file` are None where its command line does not say."""
 
     manager: str  # `user` or `system`
+    socket: str
     workspace: Path | None
     config_file: str | None
 
@@ -62,7 +63,12 @@ def unit_at(unix_socket: str) -> Unit | None:
     if given.get("--unix-socket") != unix_socket:
         return None
     workspace = given.get("--workspace")
-    return Unit(managers[0], Path(workspace) if workspace else None, given.get("--config-file"))
+    return Unit(managers[0], unix_socket, Path(workspace) if workspace else None, given.get("--config-file"))
+
+
+def installed() -> Unit | None:
+    """The unit that would serve a caller who names no socket."""
+    return next(filter(None, map(unit_at, unit_sockets().values())), None)
 
 
 def look_there(manager: str) -> str:

@@ -1,3 +1,5 @@
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -42,10 +44,13 @@ def command(settings: Settings, output: str | None, workspace: str | None, confi
 
     from task_client.cli.output import print_json
     from task_client.support import collect, pack
-    from task_client.units import unit_at
+    from task_client.units import installed, unit_at
 
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    unit = unit_at(settings.socket)
+    if settings.given_socket or os.path.exists(settings.socket):
+        unit = unit_at(settings.socket)
+    elif (unit := installed()) is not None:  # whose daemon is down: then its socket is not there to be found
+        settings = replace(settings, given_socket=unit.socket)
     file = None if config_file is None else str(Path(config_file).absolute())
     found = collect(settings.client(), None if workspace is None else Path(workspace).absolute(), file, unit)
     was = "answered" if found.daemon_up else "could not be asked"

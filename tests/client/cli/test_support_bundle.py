@@ -43,9 +43,10 @@ Pack = Callable[..., tuple[Result, Bundle]]
 def pack(short_path: Path) -> Pack:
     """Runs the verb; its result, and the files of the archive by name."""
 
-    def run(socket: str, *arguments: str) -> tuple[Result, Bundle]:
+    def run(socket: str | None, *arguments: str) -> tuple[Result, Bundle]:
         output = short_path / "bundle.tar.gz"
-        done = CliRunner().invoke(main, ["--socket", socket, "support-bundle", f"--output={output}", *arguments])
+        named = [] if socket is None else ["--socket", socket]
+        done = CliRunner().invoke(main, [*named, "support-bundle", f"--output={output}", *arguments])
         assert done.exit_code == 0, done.output
         with tarfile.open(output) as archive:
             (folder,) = {member.name.partition("/")[0] for member in archive}
@@ -179,14 +180,16 @@ def unit(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return workspace
 
 
+@pytest.mark.parametrize("named", [True, False])
 def test_workspace_configuration_and_journal_of_the_unit_are_taken_when_its_daemon_is_down(
-    short_path: Path, unit: Path, pack: Pack
+    short_path: Path, unit: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
+    monkeypatch.setenv("TASK_DAEMON_WORKSPACE_ROOT", str(short_path / "nothing"))
     with Daemon(short_path, config(short_path)) as daemon:
         assert daemon.workspace == unit
         assert daemon.stop() == 0
 
-    _, found = pack(str(short_path / "run" / "d.sock"))
+    _, found = pack(str(short_path / "run" / "d.sock") if named else None)
 
     assert json.loads(found["check.json"])["ok"] is True
     assert json.loads(found["host.json"])["workspace"] == str(unit)
