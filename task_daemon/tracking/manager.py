@@ -159,7 +159,8 @@ class TaskManager:
 
     def _count(self, tasks: Sequence[Task], events: Sequence[Event]) -> None:
         measures, types = self._engine.measures, [event.type for event in events]
-        measures.events.update(types)
+        for each in types:
+            measures.events[each] += 1
         if ENDS.isdisjoint(types):
             return
         ended = {event.uid for event in events if event.type in ENDS}
@@ -197,25 +198,24 @@ class TaskManager:
     def fresh(self, tasks: Sequence[Task]) -> tuple[list[Shown], float]:
         """Views of tasks as they were registered a moment ago, and the `retry_after` of the first: nobody can have been told
         anything yet, and tasks that are polled together come up together."""
-        times: dict[object, Times] = {}
-        reached: dict[str, bool] = {}
+        known: dict[object, tuple[Times, bool]] = {}
         views: list[Shown] = []
         for task in tasks:
             zone = self._zones[task.zone]
-            place = task.uid if zone.one_by_one else (zone.name, task.poll_interval)
-            known = times.get(place)
-            if known is None:
-                known = times[place] = self._engine.times(task)
-                reached[zone.name] = self._book.unreachable(zone.name)
+            place = task.uid if zone.one_by_one else (task.zone, task.poll_interval)
+            if place not in known:
+                known[place] = self._engine.times(task), self._book.unreachable(task.zone)
+            times, unreachable = known[place]
             view = fresh_view(
                 task,
                 cancellable=task.mode is Mode.RUN and self._cancellable(task),
-                next_poll_at=known.next_poll_at,
-                unreachable=reached[zone.name],
+                next_poll_at=times.next_poll_at,
+                unreachable=unreachable,
                 callbacks=NO_CALLBACKS,
             )
             views.append(view)
-        return views, self._retry_after(next(iter(times.values())))
+        first, _ = next(iter(known.values()))
+        return views, self._retry_after(first)
 
     def retry_after(self, task: Task) -> float:
         """Seconds after which asking again is worth it: the next poll."""
