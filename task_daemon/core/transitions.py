@@ -27,9 +27,9 @@ PROGRESS_CALLBACK_EVERY = 10.0  # seconds between two opt-in progress callbacks 
 RATE_WEIGHT = 0.3  # of the newest measurement in the smoothed rate
 
 
-def registered(task: Task) -> Event:
+def registered(task: Task, seq: int = 0) -> Event:
     """The first event of a task; stored with it in one transaction."""
-    return Event(uid=task.uid, type="task.registered", time=task.created_at, task_seq=task.task_seq)
+    return Event(uid=task.uid, type="task.registered", time=task.created_at, task_seq=task.task_seq, seq=seq)
 
 
 def launch(task: Task, handle: dict[str, Any] | None, now: float) -> Change:

@@ -19,7 +19,8 @@ from task_daemon.core.measures import FAST, Durations
 from task_daemon.core.ports import Again, Idle, Times
 
 POKE_GAP = 0.05  # seconds between the starts of two polls of one zone that were asked for, not due
-REST = 3.0  # times the length of a poll: until the next one that was asked for, so those have a quarter of the time at most
+REST = 3.0  # times the length of a poll: until the next one that was poked, so those have a quarter of the time at most
+REST_OF_NEW = 9.0  # times: until the next one for new tasks, which can come by the thousand; a tenth of the time at most
 LONGEST_REST = 5.0  # seconds; where the interval is long and a poll slow, nobody who asked waits for longer than this
 NEVER = math.inf
 SLOT = 0.1  # seconds between two slots of a zone whose tasks are spread
@@ -55,7 +56,8 @@ class _Zone:
         self.whole = False  # all groups were poked
         self.not_before = 0.0
         self.last_start = -NEVER
-        self.rested = -NEVER  # no poll that was only asked for begins before
+        self.ended = -NEVER  # the last poll
+        self.length = 0.0  # of the last poll, seconds
         self.last_polled: float | None = None  # wall
         self.token = 0
         self.failures = 0
@@ -91,11 +93,12 @@ class _Zone:
 
     def soon(self) -> float:
         """When a poll that is asked for may begin."""
-        return max(self.last_start + POKE_GAP, self.rested)
+        return self.soon_after(self.ended, self.length)
 
-    def rest(self, now: float) -> float:
-        """Seconds, should the poll under way end now."""
-        return min(REST * (now - self.last_start), LONGEST_REST)
+    def soon_after(self, ended: float, length: float) -> float:
+        """The same for a last poll that took `length` seconds."""
+        rest = (REST if self.poked or self.whole else REST_OF_NEW) * length
+        return max(self.last_start + POKE_GAP, ended + min(rest, LONGEST_REST))
 
 
 def _slots(interval: float) -> int:
@@ -171,7 +174,7 @@ class Beats:
         if zone is None:
             return
         if zone.paused and not paused:
-            zone.whole, zone.idle, zone.not_before, zone.rested = True, False, 0.0, -NEVER
+            zone.whole, zone.idle, zone.not_before, zone.ended = True, False, 0.0, -NEVER
         zone.paused = paused
         self._replan(zone)
 
@@ -243,7 +246,7 @@ class Beats:
         if zone.token != token or zone.state is not RUNNING:
             return
         zone.failures = 0
-        zone.rested = now + zone.rest(now)
+        zone.ended, zone.length = now, now - zone.last_start
         self._end(zone, outcome, now)
 
     def failed(self, zone_name: str, token: int, now: float) -> float | None:
@@ -292,7 +295,7 @@ class Beats:
             return Times(last, None)
         due = zone.grid(place, zone.last_start) if place in zone.taken else group.due
         if uid in zone.fresh or uid in zone.poked or zone.whole:
-            due = min(due, max(zone.soon(), now + zone.rest(now)) if zone.state is RUNNING else zone.soon())
+            due = min(due, zone.soon_after(now, now - zone.last_start) if zone.state is RUNNING else zone.soon())
         return Times(last, wall + max(0.0, max(due, zone.not_before) - now))
 
     def facts(self, now: float, wall: float) -> dict[str, dict[str, Any]]:

@@ -94,16 +94,27 @@ def test_poll_that_was_asked_for_rests_after_a_long_one_and_the_grid_does_not() 
     beats.configure("z", 10.0, 0.0)
     beats.add("z", "a", None, 0.0)
     beats.due(0.0)
-    ended = polled_for(beats, "z", 0.0, 0.5)
+    ended = polled_for(beats, "z", 0.0, 0.25)
     grid = beats.next_due()
-    assert ended < grid <= 10.0
     beats.add("z", "b", None, ended)
 
-    rested = ended + 1.5
-    assert beats.next_due() == min(rested, grid)
-    assert beats.times("z", "b", None, ended, ended, ended).next_poll_at == pytest.approx(min(rested, grid))
-    assert beats.due(min(rested, grid) - 0.001) == []
+    rested = ended + 9 * 0.25
+    assert ended < rested < grid <= 10.0
+    assert beats.next_due() == rested
+    assert beats.times("z", "b", None, ended, ended, ended).next_poll_at == pytest.approx(rested)
+    assert beats.due(rested - 0.001) == []
     assert beats.due(rested) == ["z"]
+
+
+def test_poll_that_was_poked_rests_for_a_third_of_what_one_for_new_tasks_does() -> None:
+    beats = Beats()
+    beats.configure("z", 10.0, 0.0)
+    beats.add("z", "a", None, 0.0)
+    beats.due(0.0)
+    ended = polled_for(beats, "z", 0.0, 0.25)
+    beats.add("z", "b", None, ended)
+    beats.poke("z", "a")
+    assert beats.next_due() == ended + 3 * 0.25
 
 
 def test_no_poll_rests_for_longer_than_the_longest_rest_or_beyond_the_grid() -> None:
@@ -129,9 +140,9 @@ def test_polls_that_are_asked_for_without_end_leave_most_of_the_time_to_others()
         begin = beats.next_due()
         beats.due(begin)
         length = (begin - now) * 2  # each task that came meanwhile costs more than there is time for
-        now, polling = polled_for(beats, "z", begin, min(length, 1.0)), polling + min(length, 1.0)
+        now, polling = polled_for(beats, "z", begin, min(length, 0.5)), polling + min(length, 0.5)
 
-    assert polling <= now / 4 * 1.01
+    assert polling <= now / 10 * 1.01
 
 
 def test_task_that_comes_during_a_poll_is_told_no_time_before_that_has_ended_and_rested() -> None:
@@ -141,7 +152,7 @@ def test_task_that_comes_during_a_poll_is_told_no_time_before_that_has_ended_and
     assert beats.start("z", 0.0, 0.0) == 1
     beats.add("z", "a", None, 0.0)
     assert beats.times("z", "a", None, 0.0, 0.001, 0.001).next_poll_at == POKE_GAP
-    assert beats.times("z", "a", None, 0.0, 1.0, 1.0).next_poll_at == 4.0
+    assert beats.times("z", "a", None, 0.0, 0.5, 0.5).next_poll_at == 0.5 + 9 * 0.5
 
 
 def test_resumed_zone_is_polled_at_once_when_its_last_poll_was_long() -> None:

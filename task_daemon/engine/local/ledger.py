@@ -72,9 +72,11 @@ class Ledger:
         answers, events = result
         fresh = [answer.task for answer in answers if not answer.replayed]
         self._note(fresh)
+        now = self._clock.monotonic()
         with self.lock:
+            self.live.add(fresh)
             for task in fresh:
-                self.keep(task)
+                self.beats.add(task.zone, task.uid, task.poll_interval, now)
             self._news.append((fresh, events, ()))
 
     def settle_applied(self, result: Report) -> None:

@@ -92,7 +92,8 @@ class Tables:
         self._tasks += len(new)
         tasks = [item.task for item in new]
         many(self._sql, "add_task", [task_row(n, task) for n, task in enumerate(tasks, first)])
-        events = [self._numbered(transitions.registered(task)) for task in tasks]
+        events = [transitions.registered(task, seq) for seq, task in enumerate(tasks, self.seq + 1)]
+        self.seq += len(tasks)
         many(self._sql, "add_event", [event_row(event, n) for n, event in enumerate(events, first)])
         keys = [(item.task.owner.uid, item.key, item.fingerprint, item.task.uid) for item in new if item.key is not None]
         many(self._sql, "add_key", keys)
