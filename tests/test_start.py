@@ -8,7 +8,7 @@ import pytest
 from tests.daemons import Daemon
 
 ON_DEMAND = {
-    "keystoneauth1", "prometheus_client", "qemu.qmp", "requests", "task_client", "task_daemon.api.openapi",
+    "h11", "keystoneauth1", "prometheus_client", "qemu.qmp", "requests", "task_client", "task_daemon.api.openapi",
     "task_daemon.api.metrics", "task_daemon.backends.storage", "task_daemon.virtual",
 }  # fmt: skip
 

@@ -1,17 +1,16 @@
-"""One kept HTTP/1.1 connection; h11 parses the answers that are not of the usual kind."""
+"""One kept HTTP/1.1 connection; answers that are not of the usual kind are for `unusual.py`."""
 
 import asyncio
 import socket
 import struct
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import h11
+from task_daemon.callbacks.message import ANSWER_LIMIT, NotHttp, Response, usual
 
-from task_daemon.callbacks.message import Response, usual
+if TYPE_CHECKING:
+    from task_daemon.callbacks.unusual import Unusual
 
-ANSWER_LIMIT = 4096  # bytes of an answer's body that are read
 NOBODY = -1  # the uid in SO_PEERCRED of a socket without a peer
-HEADER_LIMIT = 16 * 1024  # bytes of an answer's status line and headers
 PIECE = 8192  # bytes that are read at a time
 
 
@@ -33,7 +32,7 @@ class Link(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[Response] | None = None
         self._method = ""
         self._data = b""  # of an answer that may still be a usual one
-        self._unusual: _Unusual | None = None
+        self._unusual: Unusual | None = None
         self._heard = False
         self._peer: int | None = None
 
@@ -113,9 +112,11 @@ class Link(asyncio.BufferedProtocol):
             return
         try:
             if self._unusual is None:
-                self._unusual = _Unusual(self._method)
+                from task_daemon.callbacks.unusual import Unusual  # whose library most daemons never need
+
+                self._unusual = Unusual(self._method)
             answer = self._unusual.feed(data)
-        except h11.RemoteProtocolError as error:
+        except NotHttp as error:
             self._fail(ConnectionError(f"cannot read the answer of {self.lane}: it is not HTTP/1.1 ({error})"))
             return
         if answer is not None:
@@ -127,37 +128,3 @@ class Link(asyncio.BufferedProtocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
         self.close()
-
-
-class _Unusual:
-    """An answer as h11 understands it. `keep`: another request may follow it."""
-
-    def __init__(self, method: str) -> None:
-        self.keep = False
-        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADER_LIMIT)
-        self._parser.send(h11.Request(method=method, target="/", headers=[("Host", ".")]))  # only the method counts here
-        self._parser.send(h11.EndOfMessage())
-        self._response: h11.Response | None = None
-        self._body = b""
-
-    def feed(self, data: bytes) -> Response | None:
-        """The answer, once it is there. Raises h11.RemoteProtocolError."""
-        self._parser.receive_data(data)
-        while True:
-            event = self._parser.next_event()
-            if isinstance(event, h11.Response):
-                self._response = event
-            elif isinstance(event, h11.Data):
-                self._body += event.data
-                if len(self._body) > ANSWER_LIMIT:
-                    return self._answer()
-            elif isinstance(event, h11.EndOfMessage):
-                self.keep = self._parser.their_state is h11.DONE and not self._parser.trailing_data[0]
-                return self._answer()
-            elif not isinstance(event, h11.InformationalResponse):
-                return None
-
-    def _answer(self) -> Response:
-        assert self._response is not None
-        after = (value.decode("latin-1") for name, value in self._response.headers if name == b"retry-after")
-        return Response(self._response.status_code, self._body[:ANSWER_LIMIT], next(after, None))

@@ -1,7 +1,7 @@
 """What goes over a connection: a request as bytes, and the answers that nearly all receivers give.
 
 A usual answer has a status line, headers and a body of known length, and the connection stays open. Finding that out takes
-two looks at the bytes, a tenth of what a whole parser takes; everything else is left to h11 (`link.py`).
+two looks at the bytes, a tenth of what a whole parser takes; everything else is left to h11 (`unusual.py`).
 """
 
 import re
@@ -19,6 +19,7 @@ _NOTABLE = re.compile(rb"^(content-length|retry-after|connection|transfer-encodi
 _LENGTH = re.compile(rb"[0-9]{1,9}")
 NO_BODY = (204, 304)
 NOT_HTTP = "cannot write the request: its method, its path or a header is not valid HTTP"
+ANSWER_LIMIT = 4096  # bytes of an answer's body that are read
 LONGEST = 8192  # bytes of a usual answer with its headers; it is looked at anew with every piece of it that comes
 
 
@@ -54,6 +55,10 @@ def _head(method: str, path: str, headers: Mapping[str, str]) -> str:
     if not _START.fullmatch(start) or lines.count("\n") != len(headers) or not _HEADERS.fullmatch(lines):
         raise ValueError(NOT_HTTP)
     return f"{start} HTTP/1.1\n{lines}".replace("\n", "\r\n")
+
+
+class NotHttp(ValueError):
+    """The answer is not HTTP/1.1."""
 
 
 class Response(NamedTuple):

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from task_daemon.callbacks.http import IDLE_PER_TARGET, HttpClient
-from task_daemon.callbacks.link import ANSWER_LIMIT
-from task_daemon.callbacks.message import encoded
+from task_daemon.callbacks.message import ANSWER_LIMIT, encoded
 from task_daemon.callbacks.target import AllowList, parse_target
 from task_daemon.core.ports import Answer as Answered
 from task_daemon.core.ports import Unsendable
