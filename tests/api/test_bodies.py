@@ -156,6 +156,14 @@ def test_a_batch_is_read_in_its_order() -> None:
     assert [(each.draft.id, each.extra) for each in found] == [("a", None), ("b", {"x_y": 1})]
 
 
+@pytest.mark.parametrize("name", ["params", r"par\u0061ms"])
+def test_f9_an_entry_of_a_batch_is_no_deeper_than_other_bodies(name: str) -> None:
+    body = json.dumps({"tasks": [GOOD, GOOD | {"params": {"a": 0}}]}).replace("params", name).replace("0", "[" * 40 + "]" * 40)
+
+    with pytest.raises(InvalidBody, match="nested deeper than 32"):
+        bodies.batch(body.encode())
+
+
 def test_the_wrong_entry_of_a_batch_is_named() -> None:
     with pytest.raises(InvalidBody) as caught:
         bodies.batch(json.dumps({"tasks": [GOOD, GOOD | {"id": 7}, {}]}).encode())

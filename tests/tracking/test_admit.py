@@ -89,6 +89,20 @@ def test_a_fingerprint_tells_bodies_apart_whatever_the_order_of_their_members(
     assert (registration(**one).fingerprint() == registration(**other).fingerprint()) is same
 
 
+def test_fingerprints_that_are_stored_are_still_those_of_their_bodies() -> None:
+    """Stores keep them over upgrades: another one for the same body would refuse a repeated Idempotency-Key."""
+    callback = CallbackTarget("http://h/", ("size",), "k")
+    params, extra = {"b": [1, {"y": None, "x": 2.5}], "a": True}, {"x_b": 1, "x_a": {"d": 1, "c": 2}}
+    rich: dict[str, Any] = {"job": "j", "region_task_id": 7, "timeout": 5.0, "poll_interval": 0.5, "labels": {"z": "1", "a": "2"}}
+    drafts = [
+        Registration(Draft(id="d", action="a", zone="z")),
+        Registration(Draft(id='ü"\n', action="a", zone="z", params=params, callback=callback, **rich), extra),
+        Registration(Draft(id="d", action="a", zone="z", callback=CallbackTarget("http://h/"))),
+    ]
+
+    assert [each.fingerprint()[:16] for each in drafts] == ["52d9194a86adb500", "0c92aa978f2b56c9", "13a5db64d35b4583"]
+
+
 # ---- what is refused
 
 
