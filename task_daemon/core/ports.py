@@ -223,6 +223,10 @@ class Beat(Protocol):
         """Sign of life: the poll is not stuck. Called before each call into the backend."""
         ...
 
+    def waited(self, seconds: float) -> None:
+        """A call into the backend took so long: time that this machine was free for others."""
+        ...
+
 
 class NewTask(Struct, frozen=True):
     """A task to add, with the idempotency key of its registration if there is one. `fingerprint` identifies the body."""

@@ -4,9 +4,10 @@ The tasks of a zone are grouped by interval; a group is due on a fixed grid of m
 and a wall clock that jumps changes nothing). A zone's place on the grid comes from its name, so zones do not beat together.
 In a zone whose backend looks at one task after the other, the tasks of one interval are spread over it in slots, so that
 none has to wait for all the others; a task's slot comes from its uid.
-A poll takes every group that is due and every task that is new or was poked; the zone is then busy until it is finished.
+A poll takes every group that is due, every task that was poked and those that are new (a crowd of them in parts); the zone is
+then busy until it is finished.
 Polls that were asked for, by new tasks and pokes, come at once in a zone that has nothing to do; after each poll they rest for
-a multiple of its length, so that a stream of them leaves most of the time to whoever asks. The grid does not rest.
+a multiple of what it took, so that a stream of them leaves most of the time to whoever asks. The grid does not rest.
 """
 
 import heapq
@@ -19,9 +20,11 @@ from task_daemon.core.measures import FAST, Durations
 from task_daemon.core.ports import Again, Idle, Times
 
 POKE_GAP = 0.05  # seconds between the starts of two polls of one zone that were asked for, not due
-REST = 3.0  # times the length of a poll: until the next one that was poked, so those have a quarter of the time at most
-REST_OF_NEW = 9.0  # times: until the next one for new tasks, which can come by the thousand; a tenth of the time at most
+REST = 3.0  # times what a poll took of this machine: until the next one that was poked; those have a quarter of it at most
+REST_OF_NEW = 9.0  # times: until the next one for new tasks, which can come by the thousand; a tenth at most
+REST_OF_BACKEND = 2.0  # times what the backend took to answer, which left this machine to others
 LONGEST_REST = 5.0  # seconds; where the interval is long and a poll slow, nobody who asked waits for longer than this
+NEW_AT_ONCE = 1000  # new tasks in one poll that is not due for them: so that it does not take long
 NEVER = math.inf
 SLOT = 0.1  # seconds between two slots of a zone whose tasks are spread
 MOST_SLOTS = 1000  # of one interval
@@ -51,13 +54,14 @@ class _Zone:
         self.phase = zlib.crc32(name.encode()) / 2**32
         self.groups: dict[Place, _Group] = {}
         self.due: list[tuple[float, Place]] = []  # heap, one entry for each group not being polled
-        self.fresh: set[str] = set()  # never polled
+        self.fresh: dict[str, None] = {}  # never polled, in the order they came
         self.poked: set[str] = set()
         self.whole = False  # all groups were poked
         self.not_before = 0.0
         self.last_start = -NEVER
         self.ended = -NEVER  # the last poll
-        self.length = 0.0  # of the last poll, seconds
+        self.worked = 0.0  # seconds that the last poll took of this machine
+        self.waited = 0.0  # seconds that it took the backend
         self.last_polled: float | None = None  # wall
         self.token = 0
         self.failures = 0
@@ -93,12 +97,24 @@ class _Zone:
 
     def soon(self) -> float:
         """When a poll that is asked for may begin."""
-        return self.soon_after(self.ended, self.length)
+        return self.soon_after(self.ended, self.worked, self.waited)
 
-    def soon_after(self, ended: float, length: float) -> float:
-        """The same for a last poll that took `length` seconds."""
-        rest = (REST if self.poked or self.whole else REST_OF_NEW) * length
+    def soon_after(self, ended: float, worked: float, waited: float) -> float:
+        """The same for a last poll that took so many seconds of this machine and of the backend."""
+        rest = (REST if self.poked or self.whole else REST_OF_NEW) * worked + REST_OF_BACKEND * waited
         return max(self.last_start + POKE_GAP, ended + min(rest, LONGEST_REST))
+
+    def take_fresh(self) -> list[str]:
+        """New tasks for the poll that begins, besides those that it looks at anyway; of a crowd those that came first."""
+        new = list(self.fresh)
+        if len(new) <= NEW_AT_ONCE:
+            self.fresh = {}
+            return new
+        for place in self.taken:
+            uids = self.groups[place].uids
+            new = [uid for uid in new if uid not in uids]
+        self.fresh = dict.fromkeys(new[NEW_AT_ONCE:])
+        return new[:NEW_AT_ONCE]
 
 
 def _slots(interval: float) -> int:
@@ -140,7 +156,7 @@ class Beats:
             heapq.heappush(zone.due, (group.due, place))
             first = True
         group.uids.add(uid)
-        zone.fresh.add(uid)
+        zone.fresh[uid] = None
         if first or zone.idle:
             zone.idle = False
             self._replan(zone)
@@ -153,7 +169,8 @@ class Beats:
         group = zone.groups.get(zone.place(uid, interval))
         if group is not None:
             group.uids.discard(uid)
-        for soon in (zone.fresh, zone.poked, zone.taken_soon):
+        zone.fresh.pop(uid, None)
+        for soon in (zone.poked, zone.taken_soon):
             soon.discard(uid)
 
     def poke(self, zone_name: str, uid: str | None = None) -> None:
@@ -222,8 +239,8 @@ class Beats:
                 group.last = wall
             else:
                 del zone.groups[place]
-        zone.taken_soon = zone.fresh | zone.poked
-        zone.fresh, zone.poked, zone.whole = set(), set(), False
+        zone.taken_soon = zone.poked.union(zone.take_fresh())
+        zone.poked, zone.whole = set(), False
         return zone.token
 
     def uids(self, zone_name: str, token: int) -> list[str]:
@@ -240,13 +257,13 @@ class Beats:
         zone = self._zones.get(zone_name)
         return zone is not None and zone.token == token
 
-    def finish(self, zone_name: str, token: int, outcome: Again | Idle, now: float) -> None:
-        """The poll has ended. A back-off keeps everything it took due."""
+    def finish(self, zone_name: str, token: int, outcome: Again | Idle, now: float, waited: float = 0.0) -> None:
+        """The poll has ended, of which the backend took `waited` seconds. A back-off keeps everything it took due."""
         zone = self._zones[zone_name]
         if zone.token != token or zone.state is not RUNNING:
             return
         zone.failures = 0
-        zone.ended, zone.length = now, now - zone.last_start
+        zone.ended, zone.worked, zone.waited = now, max(0.0, now - zone.last_start - waited), waited
         self._end(zone, outcome, now)
 
     def failed(self, zone_name: str, token: int, now: float) -> float | None:
@@ -294,8 +311,11 @@ class Beats:
         if zone.paused or zone.idle or zone.state is STUCK or group is None:
             return Times(last, None)
         due = zone.grid(place, zone.last_start) if place in zone.taken else group.due
-        if uid in zone.fresh or uid in zone.poked or zone.whole:
-            due = min(due, zone.soon_after(now, now - zone.last_start) if zone.state is RUNNING else zone.soon())
+        if (
+            uid in zone.poked or zone.whole or (uid in zone.fresh and len(zone.fresh) <= NEW_AT_ONCE)
+        ):  # else: its turn is not known
+            running = zone.state is RUNNING  # then at the earliest: the backend may have taken all of it
+            due = min(due, zone.soon_after(now, 0.0, now - zone.last_start) if running else zone.soon())
         return Times(last, wall + max(0.0, max(due, zone.not_before) - now))
 
     def facts(self, now: float, wall: float) -> dict[str, dict[str, Any]]:

@@ -29,12 +29,16 @@ EXPIRED_AT_ONCE = 1000
 PURGED_AT_ONCE = 1000
 
 
-class MemoryBeat(Struct, frozen=True):
+class MemoryBeat(Struct):
     zone: str
     token: int
+    waited_for: float = 0.0
 
     def touch(self) -> None:
         """Nothing watches over an inline poll."""
+
+    def waited(self, seconds: float) -> None:
+        self.waited_for += seconds
 
 
 class MemoryEngine:
@@ -295,13 +299,14 @@ class MemoryEngine:
         token = self._beats.start(zone, self._clock.monotonic(), self._clock.now())
         if token is None:
             return
+        beat = MemoryBeat(zone, token)
         try:
-            outcome = self._handlers.poll(MemoryBeat(zone, token))
+            outcome = self._handlers.poll(beat)
         except Exception:
             seconds = self._beats.failed(zone, token, self._clock.monotonic())
             log.exception("zone %s: the poll raised; polled again in %s s", zone, seconds)
             return
-        self._beats.finish(zone, token, outcome, self._clock.monotonic())
+        self._beats.finish(zone, token, outcome, self._clock.monotonic(), beat.waited_for)
 
     async def _record(self, rows: Sequence[Delivery]) -> None:
         for row in rows:

@@ -30,7 +30,7 @@ LARGEST_REPORT = 65_536  # bytes of JSON; it goes into the task, which is writte
 LONGEST_MESSAGE = 4096  # characters
 ASKED_ALONE = 16  # tasks in one poll over which the backend raised before
 GIVEN_UP_AFTER = 64  # calls in a row that raised: the rest of the tasks is asked about with the next poll
-AT_ONCE = 256  # tasks in one commit: while the next ones are written the callbacks of these are sent
+AT_ONCE = 64  # tasks in one commit: while the next ones are written the callbacks of these are sent, and others write, too
 SAID_AT_ONCE = 16  # of those in one commit that succeeded, tasks with a line of their own in the log
 ONE_BY_ONE = 16  # tasks looked at before what was seen is written down, where each takes a call of its own
 STARTS_PER_POLL = 16  # so that a crowd of new tasks does not keep the running ones waiting
@@ -230,13 +230,15 @@ class Poller:
         """Every call into a backend goes through here, so that one that never comes back is seen. What would end the process
         or the thread (SystemExit and its like) is an error of the backend like any other."""
         beat.touch()
-        self._book.asked(zone.name)
+        began = self._book.asked(zone.name)
         try:
             answer = call()
         except Exception:
             raise
         except BaseException as error:
             raise RuntimeError(f"the backend raised {type(error).__name__}") from error
+        finally:
+            beat.waited(self._clock.monotonic() - began)
         self._book.answered(zone.name)
         return answer
 

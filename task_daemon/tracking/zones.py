@@ -39,11 +39,12 @@ class ZoneBook:
     def __iter__(self) -> Iterator[str]:
         return iter(self._health)
 
-    def asked(self, name: str) -> None:
-        """A call into the zone's backend begins."""
+    def asked(self, name: str) -> float:
+        """A call into the zone's backend begins; when (monotonic)."""
         health = self._health[name]
-        health.asked_at = self._clock.monotonic()
+        began = health.asked_at = self._clock.monotonic()
         health.last_poll_at = self._clock.now()
+        return began
 
     def answered(self, name: str) -> None:
         health = self._health[name]

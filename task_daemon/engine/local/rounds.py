@@ -18,15 +18,19 @@ LOADING_GAP = 0.15  # seconds between the starts of two polls while the stored t
 class LocalBeat:
     """One poll under way, as `Handlers.poll` gets it."""
 
-    __slots__ = ("_job", "token", "zone")
+    __slots__ = ("_job", "token", "waited_for", "zone")
 
     def __init__(self, zone: str, token: int, job: Job) -> None:
         self.zone = zone
         self.token = token
+        self.waited_for = 0.0  # seconds
         self._job = job
 
     def touch(self) -> None:
         self._job.touch()
+
+    def waited(self, seconds: float) -> None:
+        self.waited_for += seconds
 
 
 class Rounds:
@@ -103,15 +107,16 @@ class Rounds:
             token = self._beats.start(job.zone, self._clock.monotonic(), self._clock.now())
         if token is None or self._closing:
             return
+        beat = LocalBeat(job.zone, token, job)
         try:
-            outcome = self._handlers.poll(LocalBeat(job.zone, token, job))
+            outcome = self._handlers.poll(beat)
         except BaseException:
             with self._lock:
                 seconds = self._beats.failed(job.zone, token, self._clock.monotonic())
             log.exception("zone %s: the poll raised; polled again in %s s", job.zone, seconds, extra={"zone": job.zone})
             return
         with self._lock:
-            self._beats.finish(job.zone, token, outcome, self._clock.monotonic())
+            self._beats.finish(job.zone, token, outcome, self._clock.monotonic(), beat.waited_for)
 
     def _expire(self, tasks: Sequence[Task]) -> None:
         try:
