@@ -39,6 +39,7 @@ log = logging.getLogger("task_daemon.engine")
 T = TypeVar("T")
 GROUP = 1000  # operations in one commit, at most
 CACHE = 16_384  # KiB of pages the writer keeps
+CHECKPOINT = 4000  # pages of WAL (16 MiB) until it is taken into the store; every 1000, one of 100 requests would wait for that
 BUSY_TIMEOUT = 5.0  # seconds; somebody may look into the store with another program
 PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 OF_ONE_OPERATION = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
@@ -195,6 +196,7 @@ class Store:
             self.connection.execute("PRAGMA journal_mode = WAL").fetchall()
             self.connection.execute("PRAGMA synchronous = FULL")
             self.connection.execute(f"PRAGMA cache_size = -{CACHE}")
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}").fetchall()
             migrate(self.connection, self.path)
             self.tables = Tables(self.connection)
             self._inode = os.stat(self.path).st_ino
