@@ -40,6 +40,9 @@ T = TypeVar("T")
 GROUP = 1000  # operations in one commit, at most
 CACHE = 16_384  # KiB of pages the writer keeps
 CHECKPOINT = 4000  # pages of WAL (16 MiB) until it is taken into the store; every 1000, one of 100 requests would wait for that
+SLOW = 0.001  # seconds a commit takes on a disk that is worth waiting for others
+HUNG = 0.1  # seconds; longer is no property of the disk, but an accident
+PATIENCE = 1 / 8  # of what the last commit took: whoever it answered may be back by then, and shares the next one
 BUSY_TIMEOUT = 5.0  # seconds; somebody may look into the store with another program
 PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 OF_ONE_OPERATION = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
@@ -89,6 +92,7 @@ class Store:
         self._operations: SimpleQueue[list[Operation] | None] = SimpleQueue()
         self._arrived: list[Operation] = []  # in this turn of the loop
         self._pending = 0
+        self._at_once = 0  # operations that were under way when the last commit ended
         self._gate = threading.Lock()  # so that nothing is queued behind the end
         self._closed = False
         self._broken: BaseException | None = None
@@ -235,16 +239,20 @@ class Store:
     def _work(self) -> None:
         while (group := self._operations.get()) is not None:
             ended = False
+            patience = time.monotonic() + min(self.commit_seconds, HUNG) * PATIENCE if self.commit_seconds > SLOW else 0.0
             while len(group) < GROUP and not ended:
+                wait = patience - time.monotonic() if len(group) < self._at_once else 0.0
                 try:
-                    following = self._operations.get_nowait()
+                    following = self._operations.get(wait > 0, wait)
                 except Empty:
                     break
                 if following is None:
                     ended = True
                 else:
                     group += following
-            self._answer(group, self._commit(group))
+            results = self._commit(group)
+            self._at_once = self._pending
+            self._answer(group, results)
             if ended:
                 return
 

@@ -11,6 +11,7 @@ from tornado.platform.asyncio import AsyncIOLoop
 from task_daemon.core.errors import Conflict, Degraded, Draining, OutcomeUnknown, StoreError, StoreFull
 from task_daemon.core.model import Query
 from task_daemon.core.ports import NewTask
+from task_daemon.engine.local import store as store_module
 from task_daemon.engine.local.reading import finding
 from task_daemon.engine.local.rows import SQL, repeated
 from task_daemon.engine.local.store import Store
@@ -87,6 +88,19 @@ async def test_others_of_the_group_are_stored_when_one_has_a_fault(opened: Open)
     assert [event.seq for event in events] == [1, 2]
     assert await opened.count() == 2
     assert opened.fatal == []
+
+
+async def test_slow_commit_is_shared_with_who_may_be_back_in_a_moment(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "PATIENCE", 1e3)
+    store = opened.store
+    await store.write(lambda _tables: None)
+    before, store.commit_seconds, store._at_once = store.commits, 1.0, 2
+    first = asyncio.ensure_future(opened.add("a"))
+    await asyncio.to_thread(
+        eventually, "the writer has taken the first", lambda: store._operations.empty() and not store._arrived
+    )
+    await asyncio.gather(first, opened.add("b"))
+    assert store.commits == before + 1
 
 
 async def test_full_disk_is_refused_and_writing_goes_on_when_there_is_room_again(opened: Open) -> None:
