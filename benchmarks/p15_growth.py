@@ -6,8 +6,8 @@ of each is compared.
 """
 
 import sqlite3
+import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness.daemon import Daemon, config
@@ -18,11 +18,12 @@ from task_daemon.core import transitions
 from task_daemon.core.model import Change, Query, Report, Task, Verdict
 from task_daemon.core.ports import NewTask
 from task_daemon.engine.local.reading import Reading
+from task_daemon.engine.local.store import CACHE
 from task_daemon.engine.local.tables import Tables
 
 FEW, MANY = 1000, 1_000_000
 POLLED_FEW, POLLED_MANY = 10_000, 100_000
-TURNS = 300
+PIECES, PIECE = 9, 30  # times, operations of each kind at a time
 INTERVAL = 5.0
 
 ROW = Row(
@@ -44,45 +45,65 @@ ROW = Row(
 
 def measure(bench: Bench) -> None:
     for turn in bench.rounds():
-        few, many = (costs(bench.home(f"{turn}-{n}"), n) for n in (FEW, bench.count(MANY)))
+        with Stored(bench.home(f"{turn}-few"), FEW) as few, Stored(bench.home(f"{turn}-many"), bench.count(MANY)) as many:
+            found = {name: compared(few, many, name) for name in ("register", "move", "page")}
         small, large = (
             poll_cost(bench, f"{turn}-p{n}", bench.count(n), zones) for n, zones in ((POLLED_FEW, 10), (POLLED_MANY, 100))
         )
         bench.note(
-            register=many[0] / few[0],
-            move=many[1] / few[1],
-            page=many[2] / few[2],
             poll=large / small,
-            register_us=many[0],
-            move_us=many[1],
-            page_us=many[2],
+            **{name: large / small for name, (small, large) in found.items()},
+            **{f"{name}_us": large for name, (_, large) in found.items()},
         )
 
 
-def costs(workspace: Path, tasks: int) -> tuple[float, float, float]:
-    """Microseconds of CPU of a registration, a transition and a page."""
-    fill(workspace, tasks, 10)
-    connection = sqlite3.connect(workspace / "store.db", isolation_level=None)
-    connection.execute("PRAGMA synchronous = OFF")
-    tables, reading = Tables(connection), Reading(connection)
-    some, _ = reading.live((zone_name(5), 0), TURNS)
-    fresh = [running(tasks + IN_ONE_COMMIT + n, zone_name(5), time.time()) for n in range(TURNS)]
-    page = Query(zone=zone_name(5), before_uid=some[len(some) // 2].uid, limit=50)
-    now = time.time()
-    connection.execute("BEGIN")
-    found = (
-        each(lambda n: tables.add([NewTask(fresh[n])], nobody)),
-        each(lambda n: tables.apply([moved(some[n % len(some)], now)], nobody)),
-        each(lambda _: reading_page(connection, reading, page)),
-    )
-    connection.close()
-    return found
+class Stored:
+    """A store of so many tasks, and what is done to it; `n` counts from 0."""
+
+    def __init__(self, workspace: Path, tasks: int) -> None:
+        fill(workspace, tasks, 10)
+        self._connection = sqlite3.connect(workspace / "store.db", isolation_level=None)
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(f"PRAGMA cache_size = -{CACHE}")
+        self._tables, self._reading = Tables(self._connection), Reading(self._connection)
+        self._some, _ = self._reading.live((zone_name(5), 0), PIECES * PIECE)
+        self._fresh = [running(tasks + IN_ONE_COMMIT + n, zone_name(5), time.time()) for n in range(PIECES * PIECE)]
+        self._page = Query(zone=zone_name(5), before_uid=self._some[len(self._some) // 2].uid, limit=50)
+        self._now = time.time()
+
+    def register(self, n: int) -> None:
+        self._tables.add([NewTask(self._fresh[n])], nobody)
+
+    def move(self, n: int) -> None:
+        self._tables.apply([moved(self._some[n], self._now)], nobody)
+
+    def page(self, _n: int) -> None:
+        self._reading.find(self._page)
+
+    def cost(self, name: str, piece: int) -> float:
+        """Microseconds of CPU of one, without the commit."""
+        call = getattr(self, name)
+        if name != "page":
+            self._connection.execute("BEGIN")
+        began = time.process_time()
+        for n in range(piece * PIECE, (piece + 1) * PIECE):
+            call(n)
+        taken = time.process_time() - began
+        if name != "page":
+            self._connection.execute("COMMIT")
+        return taken / PIECE * 1e6
+
+    def __enter__(self) -> "Stored":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
 
 
-def reading_page(connection: sqlite3.Connection, reading: Reading, page: Query) -> None:
-    if connection.in_transaction:
-        connection.execute("COMMIT")
-    reading.find(page)
+def compared(few: Stored, many: Stored, name: str) -> tuple[float, float]:
+    """Medians, taken in turns: this machine's speed changes from one second to the next."""
+    both = [(few.cost(name, piece), many.cost(name, piece)) for piece in range(PIECES)]
+    return statistics.median(small for small, _ in both), statistics.median(large for _, large in both)
 
 
 def moved(task: Task, now: float) -> Change:
@@ -93,14 +114,6 @@ def moved(task: Task, now: float) -> Change:
 
 def nobody(_uid: str) -> None:
     return None
-
-
-def each(call: Callable[[int], object]) -> float:
-    call(0)  # the first reads pages
-    began = time.process_time()
-    for n in range(1, TURNS):
-        call(n)
-    return (time.process_time() - began) / (TURNS - 1) * 1e6
 
 
 def poll_cost(bench: Bench, name: str, tasks: int, zones: int) -> float:

@@ -23,7 +23,7 @@ from tests.waiting import PATIENCE
 
 TASKS = 200
 COMMITS = 4  # of 64 tasks at most
-STATEMENTS = 5  # of 64 and of 4 rows
+STATEMENTS = 4  # of 64 and of 8 rows
 
 
 class Counting:

@@ -16,7 +16,7 @@ from task_daemon.core.model import Delivery, Event, Task
 
 Row = tuple[Any, ...]
 
-CHUNKS = (64, 16, 4, 1)  # rows in one statement; each length is prepared once
+CHUNKS = (64, 32, 16, 8, 4, 2, 1)  # rows in one statement; each length is prepared once
 
 _fields = {field.name: (field.name, field.type, field.default) for field in msgspec.structs.fields(Task)}
 MOVING = tuple(_fields)[tuple(_fields).index("state") :]  # what of a task changes after its registration
