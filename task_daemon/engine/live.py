@@ -4,7 +4,6 @@ Not thread-safe but for `get`, `some` and `version`: the engine holds its lock a
 O(1); a task costs its packed bytes, a dictionary entry and one in a set of deadlines.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -78,15 +77,9 @@ class LiveTasks:
         return [unpack(uid, found) for uid in uids if (found := packed(uid)) is not None]
 
     def add(self, tasks: Sequence[Task]) -> None:
-        """Take in new live tasks; many at once cost half."""
+        """Take in new tasks."""
         for task in tasks:
-            self._deadlines.add(task.uid, task.deadline_at)
-            self._tasks[task.uid] = self._packing.pack(task)
-        self._unfinished += len(tasks)
-        for group, count in Counter([(task.zone, task.action, task.state) for task in tasks]).items():
-            _step(self._tally, group, count)
-        for owner, count in Counter([task.owner.uid for task in tasks]).items():
-            _step(self._owners, owner, count)
+            self._take_in(task)
 
     def put(self, task: Task) -> Task | Version | None:
         """Take in a new version; returns the one that was there. One that ended and is tidy leaves."""

@@ -104,13 +104,16 @@ class _Lane:
         self.in_flight = 0
         self.unsettled = 0
         self.downs = 0  # outcomes in a row that say the target is down
-        self.held = False  # for there were too many of them
         self.probe_at = -NEVER
         self.horizon = NEVER  # wall time before which none of the lines that are only in the store is due
         self.filling = False
         self.missed = NEVER  # earliest due time of what was left in the store while filling
         self.touched: set[str] = set()  # lines that changed while filling
         self.planned = NEVER
+
+    @property
+    def held(self) -> bool:
+        return self.downs >= DOWN_AFTER
 
 
 class Outbox:
@@ -228,11 +231,10 @@ class Outbox:
         self.unsettled += 1
         if isinstance(outcome, Later) and outcome.target_down:
             lane.downs += 1
-            lane.held = lane.downs >= DOWN_AFTER
             if lane.held:
                 lane.probe_at = now + PROBE_EVERY
         else:
-            lane.downs, lane.held = 0, False
+            lane.downs = 0
         self._replan(lane)
 
     def settle(self, row: Delivery, versions: Sequence[Delivery]) -> None:

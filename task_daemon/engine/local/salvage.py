@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from task_daemon.core import crash
-from task_daemon.engine.local.rows import delivery_of, event_of, moving_of, task_of
+from task_daemon.engine.local.rows import SQL, delivery_of, event_of, moving_of, task_of
 
 log = logging.getLogger("task_daemon.engine")
 
@@ -197,9 +197,7 @@ def rescue(damaged: Path, name: str, target: sqlite3.Connection, reason: str) ->
         _continue_sequence(source, target, skip="event" in incomplete or "meta" in incomplete)
     report = {"file": name, "reason": reason, "kept": kept, "lost": lost, "incomplete": incomplete}
     for row in (("clean", "0"), ("salvage", msgspec.json.encode(report).decode())):
-        target.execute(
-            "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", row
-        )
+        target.execute(SQL["set_meta"], row)
     target.execute("COMMIT")
     log.error(
         "the store was damaged (%s) and is kept as %s; taken over: %s; known to be lost: %s; perhaps more lost of: %s",
@@ -312,10 +310,7 @@ def _makes_sense(table: str, fields: dict[str, Any]) -> bool:
 
 def _continue_sequence(source: sqlite3.Connection, target: sqlite3.Connection, skip: bool) -> None:
     """Event numbers go on above every one that was given."""
-    (last,) = target.execute(
-        "SELECT max(coalesce((SELECT max(seq) FROM event), 0), "
-        "coalesce((SELECT max(CAST(value AS INTEGER)) FROM meta WHERE name IN ('horizon', 'last_seq')), 0))"
-    ).fetchone()
+    (last,) = target.execute(SQL["last_seq"]).fetchone()
     try:  # what an older version knew
         row = source.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
         last = max(last, row[0] if row else 0)
@@ -326,10 +321,7 @@ def _continue_sequence(source: sqlite3.Connection, target: sqlite3.Connection, s
         last += SEQUENCES_SKIPPED
         numbers = [("last_seq", last), ("horizon", last)]
     for name, number in numbers:
-        target.execute(
-            "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (name, str(number)),
-        )
+        target.execute(SQL["set_meta"], (name, str(number)))
 
 
 def _open(path: Path) -> sqlite3.Connection:
