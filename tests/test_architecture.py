@@ -94,6 +94,7 @@ def test_the_core_is_pure() -> None:
         "asyncio",
         "bisect",
         "collections",
+        "contextvars",
         "datetime",
         "enum",
         "functools",

@@ -13,6 +13,7 @@ from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from task_daemon.api.access import Caller
 from task_daemon.api.hot import Hot, Request
+from task_daemon.core.prompt import Prompt
 
 log = logging.getLogger("task_daemon.api")
 
@@ -41,6 +42,8 @@ class Stream(IOStream):
         reading = super().read_until_regex(END_OF_HEAD, most)
         if reading.done():  # type: ignore[attr-defined]
             await asyncio.sleep(0)  # the next request is here already, and others want their turn
+        else:
+            self._read_future = reading = Prompt()  # instead of Tornado's, so that what has come is looked at at once
         found = await reading
         return found[: self._head_size], found[self._head_size :]
 

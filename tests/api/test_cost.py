@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -58,10 +59,17 @@ def a_task(name: str, **members: Any) -> dict[str, Any]:
     return {"id": name, "action": "backup", "zone": "play"} | members
 
 
-async def calls_for(path: str, body: Callable[[str], Any], headers: str = "") -> int:
+class Turns(Calls):
+    """Counts the turns of the event loop: in each the kernel is asked once."""
+
+    def __call__(self, frame: FrameType, event: str, what: Any) -> None:
+        self.made += event == "c_call" and what.__qualname__ == "epoll.poll"
+
+
+async def calls_for(path: str, body: Callable[[str], Any], headers: str = "", calls: Calls | None = None) -> int:
     """Calls on the loop's thread for one request, sent from another: the least of some in lockstep, without those that it takes
     to ask how many there were."""
-    calls, loop = Calls(), asyncio.get_running_loop()
+    calls, loop = calls or Calls(), asyncio.get_running_loop()
 
     async def so_far() -> int:
         return calls.made
@@ -105,6 +113,11 @@ async def test_a_registration_costs_what_it_did(server: ApiServer, socket_path: 
     expect_cost(__file__, "one registration with an Idempotency-Key", keyed)
     expect_cost(__file__, "one registration with a callback", rich)
     assert other >= plain * OF_TORNADO, (plain, other)
+
+
+async def test_a_registration_is_answered_in_the_turn_in_which_it_has_come(server: ApiServer, socket_path: str) -> None:
+    """Of the event loop, here where the store answers at once."""
+    assert await calls_for(socket_path, a_task, calls=Turns()) == 1
 
 
 async def test_an_entry_of_a_batch_costs_what_it_did(server: ApiServer, socket_path: str) -> None:

@@ -28,6 +28,7 @@ from task_daemon.core import crash
 from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull, StoreTooNew
 from task_daemon.core.measures import Measures
 from task_daemon.core.ports import NewTask
+from task_daemon.core.prompt import Prompt
 from task_daemon.engine.local import salvage
 from task_daemon.engine.local.reading import Reading
 from task_daemon.engine.local.reserve import Reserve
@@ -55,8 +56,8 @@ Result = tuple[Any, BaseException | None]
 
 class Operation:
     """`work` runs inside the transaction, `settle` on the writer thread right after the commit, in the order of commits.
-    `new`: it takes new work in, which a full disk refuses before anything else. `registers`: that is all it does, and those of
-    several operations can be stored at once."""
+    `new`: it takes new work in, which a full disk refuses before anything else. `registers`: that is all it does, those of
+    several operations can be stored at once, and who waits for it goes on in the turn of the loop that hears of the commit."""
 
     __slots__ = ("answer", "new", "registers", "settle", "work")
 
@@ -71,8 +72,8 @@ class Operation:
 
 
 class Store:
-    """`committed`: called on the loop after each commit, before its answers are seen; `fatal`: on the loop,
-    once, after whoever was refused has heard of it."""
+    """`committed`: called on the loop after each commit, before its answers are seen but for those of registrations, whose
+    clients wait for nothing else; `fatal`: on the loop, once, after whoever was refused has heard of it."""
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class Store:
         registers: Sequence[NewTask] = (),
     ) -> Awaitable[T]:
         """Event loop. Raises what `work` raises, StoreFull, OutcomeUnknown, Degraded, Draining."""
-        answer: asyncio.Future[T] = self._loop.create_future()
+        answer: asyncio.Future[T] = Prompt(loop=self._loop) if registers else self._loop.create_future()
         self._expect()
         if not self._arrived:
             self._loop.call_soon(self._pass_on)
@@ -370,8 +371,6 @@ class Store:
     def _resolve(self, answers: list[tuple[asyncio.Future[Any], Result]], ended: int = 0) -> None:
         with self._gate:
             self._pending -= ended
-        if ended:
-            self._committed()
         for answer, (value, error) in answers:
             if answer.done():
                 continue
@@ -379,6 +378,8 @@ class Store:
                 answer.set_result(value)
             else:
                 answer.set_exception(error)
+        if ended:
+            self._committed()
         if self._broken is not None and not self._told:
             self._told = True
             self._loop.call_soon(self._fatal, self._broken)

@@ -51,6 +51,19 @@ async def test_operations_share_commits_when_they_arrive_together(opened: Open) 
     assert await opened.count() == 500
 
 
+async def test_who_registers_goes_on_before_the_commit_is_told_and_others_after(opened: Open) -> None:
+    order: list[tuple[str, int]] = []
+
+    async def write(what: str) -> None:
+        new = [NewTask(a_task(id=what))]
+        registers = new if what == "registration" else ()
+        await opened.store.write(lambda tables: tables.add(new, lambda _uid: None), registers=registers)
+        order.append((what, opened.committed))
+
+    await asyncio.gather(write("other"), write("registration"))
+    assert order == [("registration", 0), ("other", 1)]
+
+
 async def test_others_of_the_group_are_stored_when_one_is_refused(opened: Open) -> None:
     await opened.add("known")
 
