@@ -1,5 +1,6 @@
 """What every engine must do: tasks, changes, polls and time. Deliveries are in test_engine_deliveries.py."""
 
+import asyncio
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -92,6 +93,22 @@ async def test_key_answers_the_same_task_when_that_has_ended_and_after_reopening
         await case.engine.add([NewTask(a_task(), "key-1", "other body")])
     (another_owner,) = await case.engine.add([NewTask(a_task(id="x", owner=Owner(1, 1)), "key-1", "other body")])
     assert not another_owner.replayed
+
+
+async def test_second_key_of_the_same_work_answers_the_same_task_when_that_has_ended(case: Case) -> None:
+    first = a_task()
+    await case.engine.add([NewTask(first, "key-1", "body")])
+    await case.engine.add([NewTask(a_task(), "key-2", "body 2"), NewTask(a_task(), "key-3", "body")])
+    await case.end(first)
+    await case.reopen()
+    for key, body in (("key-1", "body"), ("key-2", "body 2"), ("key-3", "body")):
+        asked = [NewTask(a_task(), key, body)]
+        (answer,) = await case.engine.add(asked)
+        assert (answer.replayed, answer.task.uid) == (True, first.uid), key
+        answers = await asyncio.gather(case.engine.add(asked), case.engine.add([NewTask(a_task(id=f"beside {key}"))]))
+        assert [answer.task.uid == first.uid for (answer,) in answers] == [True, False], "in a commit with others"
+    with pytest.raises(IdempotencyKeyReused):
+        await case.engine.add([NewTask(a_task(), "key-2", "body")])
 
 
 async def test_registration_event_is_told_and_numbered_when_added(case: Case) -> None:

@@ -1,21 +1,23 @@
 -- name: key
-SELECT fingerprint, uid FROM idempotency WHERE owner = ? AND key = ?;
+SELECT fingerprint, uid FROM task WHERE owner = ?1 AND key = ?2 AND key IS NOT NULL
+UNION ALL SELECT fingerprint, uid FROM idempotency WHERE owner = ?1 AND key = ?2 LIMIT 1;
+-- name: other_key
+SELECT 1 FROM idempotency WHERE owner = ? AND key = ?;
+-- name: other_keys
+SELECT EXISTS (SELECT 1 FROM idempotency);
 -- name: live
 SELECT task.body, progress.body FROM task LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
 WHERE task.id = ? AND task.zone = ? AND task.action = ? AND task.ended = 0;
 -- name: task
 SELECT task.body, progress.body FROM task LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
 WHERE task.uid = ?;
--- name: last_task
-SELECT coalesce(max(n), 0) FROM task;
 -- name: last_delivery
 SELECT coalesce(max(n), 0) FROM delivery;
 -- name: add_task
-INSERT INTO task (n, uid, id, action, zone, state, ended, task_seq, owner, region_task_id, created_at, finished_at, tidy, deleted, body)
-VALUES [(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)];
+INSERT INTO task (n, uid, id, action, zone, state, ended, task_seq, owner, region_task_id, created_at, finished_at, tidy, deleted, body,
+    key, fingerprint)
+VALUES [(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)];
 -- name: add_event
-INSERT INTO event (seq, task, uid, task_seq, type, time, detail) VALUES [(?, ?, ?, ?, ?, ?, ?)];
--- name: add_event_of
 INSERT INTO event (seq, task, uid, task_seq, type, time, detail)
 SELECT column1, (SELECT n FROM task WHERE uid = column2), column2, column3, column4, column5, column6 FROM (VALUES [(?, ?, ?, ?, ?, ?)]);
 -- name: add_delivery
@@ -25,7 +27,7 @@ FROM (VALUES [(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]);
 -- name: add_payload
 INSERT INTO payload (delivery, body) VALUES [(?, ?)];
 -- name: add_key
-INSERT INTO idempotency (owner, key, fingerprint, uid) VALUES [(?, ?, ?, ?)];
+INSERT INTO idempotency (owner, key, fingerprint, uid) VALUES (?, ?, ?, ?);
 -- name: move_task
 UPDATE task SET state = column1, task_seq = column2, body = column3
 FROM (VALUES [(?, ?, ?, ?, ?)]) WHERE uid = column4 AND task_seq = column5;
@@ -55,6 +57,7 @@ SELECT delivery.body, payload.body FROM delivery JOIN payload ON payload.deliver
 WHERE delivery.state = 'pending' AND delivery.owner = ? AND delivery.next_at > ? ORDER BY delivery.next_at LIMIT 1000;
 -- name: last_seq
 SELECT max(
+    coalesce((SELECT max(n) FROM task), 0),
     coalesce((SELECT max(seq) FROM event), 0),
     coalesce((SELECT max(CAST(value AS INTEGER)) FROM meta WHERE name IN ('horizon', 'last_seq')), 0)
 );
@@ -79,7 +82,7 @@ SELECT n, uid FROM task WHERE ended > 0 AND tidy = 1 AND (finished_at, n) <= (?,
 AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.task = task.n AND delivery.state = 'pending')
 ORDER BY finished_at, n LIMIT ?;
 -- name: last_event_of
-SELECT max(seq) FROM event WHERE task = ?;
+SELECT max(?1, coalesce((SELECT max(seq) FROM event WHERE task = ?1), 0));
 -- name: purge_task
 DELETE FROM task WHERE n = ?;
 -- name: purge_progress
@@ -96,18 +99,18 @@ DELETE FROM idempotency WHERE uid = ?;
 SELECT task.zone, task.n, task.body, progress.body FROM task
 LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
 WHERE task.ended = 0 AND task.zone = ? AND task.n > ? ORDER BY task.n LIMIT ?;
--- name: load_live_of_next
-SELECT task.zone, task.n, task.body, progress.body FROM task
-LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
-WHERE task.ended = 0 AND task.zone > ? ORDER BY task.zone, task.n LIMIT ?;
+-- name: next_zone
+SELECT min(zone) FROM task WHERE zone > ?;
 -- name: load_untidy
 SELECT task.n, task.body, progress.body FROM task
 LEFT JOIN progress ON progress.task = task.n AND progress.task_seq = task.task_seq
 WHERE task.ended > 0 AND task.tidy = 0 AND task.n > ? ORDER BY task.n LIMIT ?;
 -- name: events
-SELECT uid, type, time, task_seq, detail, seq FROM event WHERE seq > ? ORDER BY seq LIMIT ?;
+SELECT uid, type, time, task_seq, detail, seq FROM event WHERE seq > ?1
+UNION ALL SELECT uid, 'task.registered', created_at, 1, NULL, n FROM task WHERE n > ?1 ORDER BY 6 LIMIT ?2;
 -- name: events_of
-SELECT uid, type, time, task_seq, detail, seq FROM event WHERE task = (SELECT n FROM task WHERE uid = ?) AND seq > ? ORDER BY seq LIMIT ?;
+SELECT uid, type, time, task_seq, detail, seq FROM event WHERE task = (SELECT n FROM task WHERE uid = ?1) AND seq > ?2
+UNION ALL SELECT uid, 'task.registered', created_at, 1, NULL, n FROM task WHERE uid = ?1 AND n > ?2 ORDER BY 6 LIMIT ?3;
 -- name: targets
 SELECT DISTINCT target FROM delivery INDEXED BY delivery_pending WHERE state = 'pending';
 -- name: lines

@@ -13,7 +13,7 @@ Position = tuple[str, int]  # zone, number of the task in the order of registrat
 
 DELIVERY = SQL["delivery"].partition("\nWHERE")[0]
 BEFORE = "(SELECT n + ({key} < ?) FROM {table} WHERE {key} <= ? ORDER BY {key} DESC LIMIT 1)"  # it may have been removed
-TASK = SQL["task"].partition("\nWHERE")[0]
+TASK = SQL["task"].partition("\nWHERE")[0].replace("progress.body", "progress.body, {number}")
 
 
 class Reading:
@@ -26,9 +26,13 @@ class Reading:
 
     def live(self, after: Position, limit: int) -> tuple[list[Task], Position | None]:
         """Live tasks zone by zone, and the place of the last one; None if there were no more."""
+        zone: str | None = after[0]
         rows = self._sql.execute(SQL["load_live"], (*after, limit)).fetchall()
-        if len(rows) < limit:
-            rows += self._sql.execute(SQL["load_live_of_next"], (after[0], limit - len(rows))).fetchall()
+        while len(rows) < limit:
+            (zone,) = self._sql.execute(SQL["next_zone"], (zone,)).fetchone()
+            if zone is None:
+                break
+            rows += self._sql.execute(SQL["load_live"], (zone, 0, limit - len(rows))).fetchall()
         return [task_of(body, moved) for _, _, body, moved in rows], rows[-1][:2] if rows else None
 
     def untidy(self, after: int, limit: int) -> tuple[list[Task], int | None]:
@@ -40,7 +44,7 @@ class Reading:
         sql, values = finding(query)
         self._sql.execute("BEGIN")
         try:
-            tasks = [task_of(*row) for row in self._sql.execute(sql, values)]
+            tasks = [task_of(body, moved) for body, moved, _ in self._sql.execute(sql, values)]
             (last,) = self._sql.execute(SQL["last_seq"]).fetchone()
         finally:
             self._sql.execute("COMMIT")
@@ -114,10 +118,9 @@ class Reading:
 
 
 def finding(query: Query) -> tuple[str, list[object]]:
-    """The statement for a query and its values. `ended = 0` is written out, so that the partial index can serve it."""
+    """The statement for a query and its values. The index of a zone has the live tasks by `n`, then the others by `ended`, which
+    for them is the same: each part is in order, and SQLite merges the two."""
     clauses, values = ["deleted = 0"], list[object]()
-    if query.done is not None:
-        clauses.append("ended > 0" if query.done else "ended = 0")
     if query.states:
         clauses.append(f"state IN ({', '.join('?' * len(query.states))})")
         values += query.states
@@ -133,10 +136,23 @@ def finding(query: Query) -> tuple[str, list[object]]:
         if value is not None:
             clauses.append(clause)
             values.append(value)
-    if query.before_uid is not None:
-        clauses.append(f"n < {BEFORE.format(key='uid', table='task')}")
-        values += [query.before_uid] * 2
     for label in query.labels:
         clauses.append("EXISTS (SELECT 1 FROM json_each(task.body, '$.labels') WHERE json_each.key = ? AND json_each.value = ?)")
         values += label
-    return f"{TASK} WHERE {' AND '.join(clauses)} ORDER BY n DESC LIMIT ?", [*values, query.limit + 1]
+    if query.before_uid is not None:
+        values += [query.before_uid] * 2
+    parts = [_part(ended, number, clauses, query) for ended, number in _sides(query)]
+    return f"{' UNION ALL '.join(parts)} ORDER BY 3 DESC LIMIT ?", [*values * len(parts), query.limit + 1]
+
+
+def _sides(query: Query) -> list[tuple[str, str]]:
+    """Conditions that leave nothing out, each with the column that gives the order of registration."""
+    if query.zone is None:
+        return [("1" if query.done is None else "ended > 0" if query.done else "ended = 0", "n")]
+    live, over = ("ended = 0", "n"), ("ended > 0", "ended")
+    return [live, over] if query.done is None else [over if query.done else live]
+
+
+def _part(ended: str, number: str, clauses: Sequence[str], query: Query) -> str:
+    before = [] if query.before_uid is None else [f"{number} < {BEFORE.format(key='uid', table='task')}"]
+    return f"{TASK.format(number=number)} WHERE {' AND '.join([ended, *clauses, *before])}"

@@ -13,10 +13,11 @@ import msgspec
 from msgspec.structs import replace
 
 from task_daemon.core.model import Delivery, Event, Task
+from task_daemon.core.ports import NewTask
 
 Row = tuple[Any, ...]
 
-CHUNKS = (64, 32, 16, 8, 4, 2, 1)  # rows in one statement; each length is prepared once
+CHUNKS = (64, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1)  # rows in one statement; each length is prepared once
 
 _fields = {field.name: (field.name, field.type, field.default) for field in msgspec.structs.fields(Task)}
 MOVING = tuple(_fields)[tuple(_fields).index("state") :]  # what of a task changes after its registration
@@ -71,7 +72,9 @@ def task_of(body: str, moved: str | None = None) -> Task:
     return task if newer.revision < task.revision else newer
 
 
-def task_row(n: int, task: Task) -> Row:
+def task_row(n: int, new: NewTask) -> Row:
+    """Parameters of `add_task`. `n`: the sequence of its registration."""
+    task = new.task
     region = None if task.region_task_id is None else str(task.region_task_id)
     return (
         n,
@@ -89,6 +92,8 @@ def task_row(n: int, task: Task) -> Row:
         task.tidy,
         task.deleted,
         text(task),
+        new.key,
+        None if new.key is None else new.fingerprint,
     )
 
 
@@ -107,10 +112,10 @@ def saved_row(task: Task) -> Row:
     return task.uid, task.task_seq, text(_Moving(*_values_of(task)))
 
 
-def event_row(event: Event, *task: int) -> Row:
-    """Parameters of `add_event`, or without the number of its task those of `add_event_of`."""
+def event_row(event: Event) -> Row:
+    """Parameters of `add_event`."""
     detail = None if event.detail is None else text(event.detail)
-    return event.seq, *task, event.uid, event.task_seq, event.type, event.time, detail
+    return event.seq, event.uid, event.task_seq, event.type, event.time, detail
 
 
 def event_of(row: Row) -> Event:

@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ BROKEN = (
     UnicodeDecodeError,
 )  # the latter when SQLite quotes a name that is no text
 TABLES = ("task", "progress", "event", "delivery", "payload", "idempotency", "meta", "paused")
+NUMBERED = ("task", "event")  # by the sequence of an event
 
 
 def examine(path: Path, version: int, make: Make) -> str | None:
@@ -184,17 +185,20 @@ def rescue(damaged: Path, name: str, target: sqlite3.Connection, reason: str) ->
     incomplete: list[str] = []
     target.execute("BEGIN IMMEDIATE")
     with closing(_open(damaged)) as source:
+        last = 0
         known = {name for (name,) in target.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         for table in [table for table in TABLES if table in known]:
             copy = _Table(source, target, table)
             kept[table] = copy.copy()
             lost[table] = copy.lost
+            if table in NUMBERED:
+                last = max(last, copy.highest)
             if not copy.complete:
                 incomplete.append(table)
         if "payload" in known:
             unsent = target.execute("DELETE FROM delivery WHERE n NOT IN (SELECT delivery FROM payload)").rowcount
             kept["delivery"], lost["delivery"] = kept["delivery"] - unsent, lost["delivery"] + unsent
-        _continue_sequence(source, target, skip="event" in incomplete or "meta" in incomplete)
+        _continue_sequence(source, target, last, skip=bool({*NUMBERED, "meta"}.intersection(incomplete)))
     report = {"file": name, "reason": reason, "kept": kept, "lost": lost, "incomplete": incomplete}
     for row in (("clean", "0"), ("salvage", msgspec.json.encode(report).decode())):
         target.execute(SQL["set_meta"], row)
@@ -222,6 +226,7 @@ class _Table:
         self._key = ", ".join(self._columns[place] for place in self._places)
         self._seen: set[tuple[Any, ...]] = set()
         self.lost = 0  # rows that are known to have been there
+        self.highest = 0  # number of a row, also of those that make no sense
         self.complete = False
 
     def copy(self) -> int:
@@ -229,6 +234,8 @@ class _Table:
         statement = f"INSERT OR IGNORE INTO {self._table} ({', '.join(self._columns)}) VALUES ({marks})"  # noqa: S608
         count = 0
         for row in self._rows():
+            if isinstance(row[0], int):
+                self.highest = max(self.highest, row[0])
             if _makes_sense(self._table, dict(zip(self._columns, row, strict=True))):
                 count += self._target.execute(statement, row).rowcount
             else:
@@ -308,14 +315,13 @@ def _makes_sense(table: str, fields: dict[str, Any]) -> bool:
     return True
 
 
-def _continue_sequence(source: sqlite3.Connection, target: sqlite3.Connection, skip: bool) -> None:
-    """Event numbers go on above every one that was given."""
-    (last,) = target.execute(SQL["last_seq"]).fetchone()
-    try:  # what an older version knew
+def _continue_sequence(source: sqlite3.Connection, target: sqlite3.Connection, last: int, skip: bool) -> None:
+    """Event numbers go on above every one that was given. `last`: the highest that was seen in a row."""
+    known = target.execute("SELECT CAST(value AS INTEGER) FROM meta WHERE name IN ('horizon', 'last_seq')")
+    last = max(last, 0, *(number for (number,) in known))
+    with suppress(*BROKEN, TypeError):  # what an older version knew
         row = source.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
         last = max(last, row[0] if row else 0)
-    except (*BROKEN, TypeError):
-        pass
     numbers = [("last_seq", last)]
     if skip:
         last += SEQUENCES_SKIPPED

@@ -56,7 +56,7 @@ class Tables:
     def reread(self) -> None:
         """After a rollback the last numbers are what the disk says."""
         (self.seq,) = self._sql.execute(SQL["last_seq"]).fetchone()
-        (self._tasks,) = self._sql.execute(SQL["last_task"]).fetchone()
+        (self._other_keys,) = self._sql.execute(SQL["other_keys"]).fetchone()
         (self._deliveries,) = self._sql.execute(SQL["last_delivery"]).fetchone()
 
     def add(self, new: Sequence[NewTask], current: Current) -> Stored:
@@ -71,7 +71,9 @@ class Tables:
         keys = {(item.task.owner.uid, item.key) for item in new if item.key is not None}
         if len(triples) < len(new) or len(keys) < sum(item.key is not None for item in new):
             return None
-        whole = not keys and len(new) in CHUNKS  # a single statement, which does all or nothing by itself
+        if self._other_keys and any(self._sql.execute(SQL["other_key"], key).fetchone() for key in keys):
+            return None
+        whole = len(new) in CHUNKS  # a single statement, which does all or nothing by itself
         if not whole:
             self._sql.execute("SAVEPOINT new")
         try:
@@ -88,27 +90,19 @@ class Tables:
         return [([Added(item.task) for item in part], [next(left) for _ in part]) for part in parts]
 
     def _insert(self, new: Sequence[NewTask]) -> list[Event]:
-        first = self._tasks + 1
-        self._tasks += len(new)
-        tasks = [item.task for item in new]
-        many(self._sql, "add_task", [task_row(n, task) for n, task in enumerate(tasks, first)])
-        events = [transitions.registered(task, seq) for seq, task in enumerate(tasks, self.seq + 1)]
-        self.seq += len(tasks)
-        many(self._sql, "add_event", [event_row(event, n) for n, event in enumerate(events, first)])
-        keys = [(item.task.owner.uid, item.key, item.fingerprint, item.task.uid) for item in new if item.key is not None]
-        many(self._sql, "add_key", keys)
+        events = [transitions.registered(item.task, seq) for seq, item in enumerate(new, self.seq + 1)]
+        self.seq += len(new)
+        many(self._sql, "add_task", [task_row(event.seq, item) for event, item in zip(events, new, strict=True)])
         return events
 
     def _add_looking(self, new: Sequence[NewTask], current: Current) -> Stored:
         answers = self._decide(new, current)
-        events = self._insert([NewTask(item.task) for item, answer in zip(new, answers, strict=True) if answer is None])
-        known: set[tuple[int, str]] = set()
+        events = self._insert([item for item, answer in zip(new, answers, strict=True) if answer is None])
         for item, answer in zip(new, answers, strict=True):
             owner = item.task.owner.uid
-            if item.key is None or (owner, item.key) in known or self._key(owner, item.key) is not None:
-                continue
-            known.add((owner, item.key))
-            many(self._sql, "add_key", [(owner, item.key, item.fingerprint, (answer.task if answer else item.task).uid)])
+            if answer is not None and item.key is not None and self._key(owner, item.key) is None:
+                self._sql.execute(SQL["add_key"], (owner, item.key, item.fingerprint, answer.task.uid))
+                self._other_keys = True
         return [answer or Added(item.task) for item, answer in zip(new, answers, strict=True)], events
 
     def known(self, new: Sequence[NewTask], current: Current) -> int:
@@ -260,7 +254,7 @@ class Tables:
         if many(self._sql, "move_task", moved) < len(moved) or many(self._sql, "end_task", ended) < len(ended):
             return None
         applied = [self._applied(change, task) for change, task in both]
-        many(self._sql, "add_event_of", [event_row(event) for one in applied for event in one.events])
+        many(self._sql, "add_event", [event_row(event) for one in applied for event in one.events])
         deliveries = list(enumerate((row for one in applied for row in one.deliveries), self._deliveries + 1))
         self._deliveries += len(deliveries)
         many(self._sql, "add_delivery", [delivery_row(n, row) for n, row in deliveries])

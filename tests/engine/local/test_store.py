@@ -1,8 +1,11 @@
 """The store by itself: group commit, refusals, full disks, failed writes, plans, versions."""
 
 import asyncio
+import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,14 @@ from task_daemon.core.errors import Conflict, Degraded, Draining, OutcomeUnknown
 from task_daemon.core.model import Query
 from task_daemon.core.ports import NewTask
 from task_daemon.engine.local import store as store_module
-from task_daemon.engine.local.reading import finding
-from task_daemon.engine.local.rows import SQL, repeated
-from task_daemon.engine.local.store import Store
+from task_daemon.engine.local.reading import Reading, finding
+from task_daemon.engine.local.rows import SQL, event_of, repeated
+from task_daemon.engine.local.store import Store, migrate
 from task_daemon.engine.local.tables import Tables
 from tests.making import a_task
 from tests.waiting import eventually
+
+STORES = Path(__file__).parents[2] / "data" / "stores"
 
 
 class Open:
@@ -172,6 +177,34 @@ async def test_newer_store_is_refused_with_what_to_do(short_path: Path) -> None:
         await Open(short_path).store.open(0.0)
 
 
+OLD_EVENTS = "SELECT uid, type, time, task_seq, detail, seq FROM event ORDER BY seq"
+BELONGING = (
+    "SELECT delivery.id, task.uid FROM delivery JOIN task ON task.n = delivery.task ORDER BY 1",
+    "SELECT event.seq, task.uid FROM event JOIN task ON task.n = event.task WHERE type <> 'task.registered' ORDER BY 1",
+    "SELECT progress.body, task.uid FROM progress JOIN task ON task.n = progress.task ORDER BY 1, 2",
+)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_every_event_keeps_its_number_when_registrations_become_rows_of_tasks(lost: bool, short_path: Path) -> None:
+    path = Path(shutil.copy(STORES / "2.db", short_path))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE meta SET value = '1000' WHERE name = 'last_seq'")
+        connection.execute("INSERT OR IGNORE INTO meta (name, value) VALUES ('last_seq', '1000')")
+        connection.execute("INSERT OR REPLACE INTO progress SELECT n, task_seq, uid FROM task WHERE ended = 0")
+        if lost:
+            connection.execute("DELETE FROM event WHERE seq IN (1, 3)")
+        before = [event_of(row) for row in connection.execute(OLD_EVENTS)]
+        belonging = [connection.execute(sql).fetchall() for sql in BELONGING]
+        assert all(belonging), "nothing to compare"
+        migrate(connection, path, 3)
+        after = Reading(connection).events(0, 1000, None)
+        assert after[: len(before)] == before
+        again = [(event.type, event.seq) for event in after[len(before) :]]
+        assert again == ([("task.registered", 1001), ("task.registered", 1002)] if lost else []), "what was lost is told again"
+        assert [connection.execute(sql).fetchall() for sql in BELONGING] == belonging
+
+
 async def test_store_in_a_missing_directory_is_refused(short_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot open the store"):
         await Open(short_path / "nowhere").store.open(0.0)
@@ -181,10 +214,10 @@ async def test_store_in_a_missing_directory_is_refused(short_path: Path) -> None
     ("name", "index"),
     [
         ("live", "task_id"),
-        ("load_live", "task_live"),
+        ("load_live", "task_zone"),
         ("load_untidy", "task_untidy"),
         ("old", "task_finished"),
-        ("load_live_of_next", "task_live"),
+        ("next_zone", "task_zone"),
         ("newest_beyond", "task_finished"),
         ("events_of", "event_task"),
         ("lines", "delivery_pending"),
@@ -199,14 +232,16 @@ async def test_store_in_a_missing_directory_is_refused(short_path: Path) -> None
         ("save_task", "task_uid"),
         ("record", "delivery_id"),
         ("events", "PRIMARY KEY"),
-        ("key", "PRIMARY KEY"),
+        ("key", "task_key"),
+        ("other_key", "PRIMARY KEY"),
         ("purge_events", "event_task"),
         ("purge_keys", "idempotency_task"),
     ],
 )
 async def test_query_uses_its_index(opened: Open, name: str, index: str) -> None:
     sql = repeated(name, 2) if "[" in SQL[name] else SQL[name]
-    plan = opened.store.connection.execute(f"EXPLAIN QUERY PLAN {sql}", ["1"] * sql.count("?")).fetchall()
+    count = max([int(number) for number in re.findall(r"\?(\d+)", sql)] or [sql.count("?")])
+    plan = opened.store.connection.execute(f"EXPLAIN QUERY PLAN {sql}", ["1"] * count).fetchall()
     details = [row[3] for row in plan]
     assert any(index in detail for detail in details), details
     assert not any("TEMP B-TREE" in detail for detail in details), details
