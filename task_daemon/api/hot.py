@@ -9,7 +9,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from http.client import responses
 
@@ -25,7 +25,9 @@ from task_daemon.api.base import ACCEPTED, JSON_TYPES, Reply, is_key, new_reques
 from task_daemon.api.context import Api
 from task_daemon.api.problems import problem, refusal_of
 from task_daemon.core.errors import InvalidBody, Refusal, UnknownAction, UnknownZone
+from task_daemon.core.model import Task
 from task_daemon.core.ports import Added
+from task_daemon.core.view import Shown
 from task_daemon.tracking.admit import Registration
 from task_daemon.tracking.manager import TaskManager
 
@@ -46,6 +48,9 @@ _encode = msgspec.json.Encoder().encode
 Answerer = Callable[[Api, Caller, bytes, str | None], Awaitable[Reply]]
 """From the body and the Idempotency-Key to the reply. Raises Refusal."""
 
+Ready = list[Reply]
+"""The reply that was made while the store wrote, for when all went well and every task is new; at most one."""
+
 
 class Request(Struct, frozen=True):
     """What the header block of a hot request says; `route` is method and path, `length` that of the body in bytes."""
@@ -61,12 +66,15 @@ class Request(Struct, frozen=True):
 
 
 async def register(api: Api, caller: Caller, raw: bytes, key: str | None) -> Reply:
-    (added,) = await api.manager.register((bodies.registration(raw),), caller.owner, key)
+    manager, ready = api.manager, Ready()
+
+    def get_ready(tasks: Sequence[Task]) -> None:
+        ready.append(_registered(tasks[0], *manager.coming(tasks)))
+
+    (added,) = await manager.register((bodies.registration(raw),), caller.owner, key, get_ready)
     if added.replayed:
-        return await _replayed(api.manager, added)
-    (view,), retry_after = api.manager.fresh((added.task,))
-    headers = {"Location": f"/v1/tasks/{added.task.uid}", "Retry-After": str(math.ceil(retry_after))}
-    return Reply(202, headers, _encode(view))
+        return await _replayed(manager, added)
+    return ready[0] if ready else _registered(added.task, *manager.fresh((added.task,)))
 
 
 async def register_old(api: Api, caller: Caller, raw: bytes, _key: str | None) -> Reply:
@@ -79,25 +87,38 @@ async def register_batch(api: Api, caller: Caller, raw: bytes, key: str | None) 
 
 
 async def register_all(api: Api, caller: Caller, registrations: list[Registration], key: str | None) -> Reply:
-    manager = api.manager
+    manager, ready = api.manager, Ready()
+
+    def get_ready(tasks: Sequence[Task]) -> None:
+        ready.append(_all_registered(*manager.coming(tasks)))
+
     try:
-        added = await manager.register(registrations, caller.owner, key)
+        added = await manager.register(registrations, caller.owner, key, get_ready)
     except (InvalidBody, UnknownZone, UnknownAction) as refusal:
         if not refusal.members or refusal.members[0][0] == "Idempotency-Key":
             raise
         raise bodies.of_a_batch(refusal, 0) from None
     tasks, replayed = [each.task for each in added], sum([each.replayed for each in added])
-    headers = {"Idempotency-Replayed": "true"} if replayed == len(added) else {}
-    if replayed:
-        retry_after, views = manager.retry_after(tasks[0]), await manager.views(tasks)
-    else:
-        views, retry_after = manager.fresh(tasks)
-    headers["Retry-After"] = str(math.ceil(retry_after))
-    return Reply(202, headers, _encode({"tasks": views}))
+    if not replayed:
+        return ready[0] if ready else _all_registered(*manager.fresh(tasks))
+    retry_after = manager.retry_after(tasks[0])
+    reply = _all_registered(await manager.views(tasks), retry_after)
+    if replayed == len(added):
+        reply.headers["Idempotency-Replayed"] = "true"
+    return reply
 
 
 async def ping(_api: Api, _caller: Caller, _raw: bytes, _key: str | None) -> Reply:
     return Reply(200, {}, b'"pong"')
+
+
+def _registered(task: Task, views: Sequence[Shown], retry_after: float) -> Reply:
+    headers = {"Location": f"/v1/tasks/{task.uid}", "Retry-After": str(math.ceil(retry_after))}
+    return Reply(202, headers, _encode(views[0]))
+
+
+def _all_registered(views: Sequence[Shown], retry_after: float) -> Reply:
+    return Reply(202, {"Retry-After": str(math.ceil(retry_after))}, _encode({"tasks": views}))
 
 
 async def _replayed(manager: TaskManager, added: Added) -> Reply:

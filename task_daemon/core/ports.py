@@ -323,8 +323,9 @@ class Engine(Protocol):
         """Stop handing out work, checkpoint progress, put everything on disk. Does not wait for stuck workers."""
         ...
 
-    async def add(self, new: Sequence[NewTask]) -> list[Added]:
-        """Store tasks, all or none, each with its `task.registered` event; returns after the commit (I1).
+    async def add(self, new: Sequence[NewTask], meanwhile: Callable[[], None] | None = None) -> list[Added]:
+        """Store tasks, all or none, each with its `task.registered` event; returns after the commit (I1). `meanwhile`: called
+        once, on the event loop, while they are being stored: for what can be made ready before it is known how that ends.
 
         Raises Conflict (with `members`, and `extra["index"]` and `extra["uid"]`), IdempotencyKeyReused, StoreFull,
         OutcomeUnknown.
@@ -361,6 +362,11 @@ class Engine(Protocol):
         ...
 
     def times(self, task: Task) -> Times: ...
+
+    def first_poll(self, task: Task, among: int) -> float | None:
+        """Wall time at which a task will be polled for the first time that is registered now, as one of `among` in its zone;
+        None: not known."""
+        ...
 
     async def change(self, changes: Sequence[Change]) -> list[bool]:
         """Apply changes; False where the task was not as `before` any more. Returns after the commit."""

@@ -104,6 +104,15 @@ class _Zone:
         rest = (REST if self.poked or self.whole else REST_OF_NEW) * worked + REST_OF_BACKEND * waited
         return max(self.last_start + POKE_GAP, ended + min(rest, LONGEST_REST))
 
+    def wait(self, place: Place, soon: bool, now: float) -> float:
+        """Seconds until a task is polled; not `soon`: its turn before the grid's is not known."""
+        group = self.groups.get(place)
+        due = self.grid(place, now) if group is None else self.grid(place, self.last_start) if place in self.taken else group.due
+        if soon:
+            running = self.state is RUNNING  # then at the earliest: the backend may have taken all of it
+            due = min(due, self.soon_after(now, 0.0, now - self.last_start) if running else self.soon())
+        return max(0.0, max(due, self.not_before) - now)
+
     def take_fresh(self) -> list[str]:
         """New tasks for the poll that begins, besides those that it looks at anyway; of a crowd those that came first."""
         new = list(self.fresh)
@@ -310,13 +319,15 @@ class Beats:
             last = zone.last_polled  # polled apart from its group so far
         if zone.paused or zone.idle or zone.state is STUCK or group is None:
             return Times(last, None)
-        due = zone.grid(place, zone.last_start) if place in zone.taken else group.due
-        if (
-            uid in zone.poked or zone.whole or (uid in zone.fresh and len(zone.fresh) <= NEW_AT_ONCE)
-        ):  # else: its turn is not known
-            running = zone.state is RUNNING  # then at the earliest: the backend may have taken all of it
-            due = min(due, zone.soon_after(now, 0.0, now - zone.last_start) if running else zone.soon())
-        return Times(last, wall + max(0.0, max(due, zone.not_before) - now))
+        soon = uid in zone.poked or zone.whole or (uid in zone.fresh and len(zone.fresh) <= NEW_AT_ONCE)
+        return Times(last, wall + zone.wait(place, soon, now))
+
+    def first_poll(self, zone_name: str, uid: str, interval: float | None, among: int, now: float, wall: float) -> float | None:
+        """When a task would be polled first if `among` with it were added to the zone now, in wall time."""
+        zone = self._zones.get(zone_name)
+        if zone is None or zone.paused or zone.state is STUCK:
+            return None
+        return wall + zone.wait(zone.place(uid, interval), len(zone.fresh) + among <= NEW_AT_ONCE, now)
 
     def facts(self, now: float, wall: float) -> dict[str, dict[str, Any]]:
         """By zone: what `/v1/zones` shows of the timing."""

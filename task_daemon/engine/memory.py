@@ -6,7 +6,7 @@ opened again, the same object goes on with what it remembers.
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -83,7 +83,9 @@ class MemoryEngine:
 
     # ---- tasks
 
-    async def add(self, new: Sequence[NewTask]) -> list[Added]:
+    async def add(self, new: Sequence[NewTask], meanwhile: Callable[[], None] | None = None) -> list[Added]:
+        if meanwhile is not None:
+            meanwhile()
         answers = self._decide(new)
         for item, answer in zip(new, answers, strict=True):
             if item.key is not None:
@@ -132,6 +134,10 @@ class MemoryEngine:
             return Times(None, None)
         now, wall = self._clock.monotonic(), self._clock.now()
         return self._beats.times(task.zone, task.uid, task.poll_interval, task.created_at, now, wall)
+
+    def first_poll(self, task: Task, among: int) -> float | None:
+        now, wall = self._clock.monotonic(), self._clock.now()
+        return self._beats.first_poll(task.zone, task.uid, task.poll_interval, among, now, wall)
 
     async def change(self, changes: Sequence[Change]) -> list[bool]:
         return self.report(None, changes)

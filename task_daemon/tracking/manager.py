@@ -1,7 +1,9 @@
 """TaskManager: everything the API can ask for. Lives on the event loop."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -24,7 +26,7 @@ from task_daemon.core.errors import (
 )
 from task_daemon.core.measures import Measures
 from task_daemon.core.model import FINAL, Change, Delivery, Event, Mode, Owner, Query, State, Task
-from task_daemon.core.ports import Added, Backlog, Clock, Engine, NewTask, Page, Times, Zone
+from task_daemon.core.ports import Added, Backlog, Clock, Engine, NewTask, Page, Zone
 from task_daemon.core.view import Shown, fresh_view, task_view
 from task_daemon.tracking.admit import Admission, Registration
 from task_daemon.tracking.feed import Feed, Follower
@@ -67,8 +69,15 @@ class TaskManager:
 
     # ------------------------------------------------------------------ registering
 
-    async def register(self, registrations: Sequence[Registration], owner: Owner, key: str | None = None) -> list[Added]:
-        """Store all or none, durable before the return (I1). A replay gives the task that is there already.
+    async def register(
+        self,
+        registrations: Sequence[Registration],
+        owner: Owner,
+        key: str | None = None,
+        meanwhile: Callable[[Sequence[Task]], None] | None = None,
+    ) -> list[Added]:
+        """Store all or none, durable before the return (I1). A replay gives the task that is there already. `meanwhile` is called
+        with the tasks while they are being stored: none of them may be shown before it is known that all are.
 
         Raises InvalidBody, UnknownZone, UnknownAction (with `extra["index"]` in a batch), Conflict, IdempotencyKeyReused,
         QuotaExceeded, QueueFull, StoreFull, OutcomeUnknown.
@@ -85,7 +94,7 @@ class TaskManager:
             fresh = len(new) - await self._engine.known(new)
             if fresh:
                 self._check_limits(fresh, owner)
-        return await self._engine.add(new)
+        return await self._engine.add(new, None if meanwhile is None else partial(meanwhile, tasks))
 
     def validate(self, registrations: Sequence[Registration], owner: Owner) -> list[Task]:
         """The tasks that `register` would make, without storing them."""
@@ -196,33 +205,43 @@ class TaskManager:
         )
 
     def fresh(self, tasks: Sequence[Task]) -> tuple[list[Shown], float]:
-        """Views of tasks as they were registered a moment ago, and the `retry_after` of the first: nobody can have been told
-        anything yet, and tasks that are polled together come up together."""
-        known: dict[object, tuple[Times, bool]] = {}
+        """Views of tasks as they were registered a moment ago, and the `retry_after` of the first."""
+        return self._fresh(tasks, lambda task: self._engine.times(task).next_poll_at)
+
+    def coming(self, tasks: Sequence[Task]) -> tuple[list[Shown], float]:
+        """The same for tasks that are about to be stored."""
+        if len(tasks) == 1:
+            return self._fresh(tasks, lambda task: self._engine.first_poll(task, 1))
+        zones = Counter([task.zone for task in tasks])
+        return self._fresh(tasks, lambda task: self._engine.first_poll(task, zones[task.zone]))
+
+    def _fresh(self, tasks: Sequence[Task], next_poll_at: Callable[[Task], float | None]) -> tuple[list[Shown], float]:
+        """Nobody can have been told anything yet, and tasks that are polled together come up together."""
+        known: dict[object, tuple[float | None, bool]] = {}
         views: list[Shown] = []
         for task in tasks:
             zone = self._zones[task.zone]
             place = task.uid if zone.one_by_one else (task.zone, task.poll_interval)
             if place not in known:
-                known[place] = self._engine.times(task), self._book.unreachable(task.zone)
-            times, unreachable = known[place]
+                known[place] = next_poll_at(task), self._book.unreachable(task.zone)
+            at, unreachable = known[place]
             view = fresh_view(
                 task,
                 cancellable=task.mode is Mode.RUN and self._cancellable(task),
-                next_poll_at=times.next_poll_at,
+                next_poll_at=at,
                 unreachable=unreachable,
                 callbacks=NO_CALLBACKS,
             )
             views.append(view)
         first, _ = next(iter(known.values()))
-        return views, self._retry_after(first)
+        return views, self._until(first)
 
     def retry_after(self, task: Task) -> float:
         """Seconds after which asking again is worth it: the next poll."""
-        return self._retry_after(self._engine.times(task))
+        return self._until(self._engine.times(task).next_poll_at)
 
-    def _retry_after(self, times: Times) -> float:
-        return 1.0 if times.next_poll_at is None else max(1.0, times.next_poll_at - self._clock.now())
+    def _until(self, next_poll_at: float | None) -> float:
+        return 1.0 if next_poll_at is None else max(1.0, next_poll_at - self._clock.now())
 
     # ------------------------------------------------------------------ changing
 

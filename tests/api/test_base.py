@@ -238,9 +238,9 @@ async def test_nothing_is_in_flight_when_a_client_hangs_up_in_its_body(world: Wo
 async def test_i5_a_slow_store_delays_nobody_else(ask: Caller, world: World) -> None:
     gate, add = asyncio.Event(), world.engine.add
 
-    async def slow(new: Any) -> Any:
+    async def slow(new: Any, meanwhile: Any = None) -> Any:
         await gate.wait()
-        return await add(new)
+        return await add(new, meanwhile)
 
     world.engine.add = slow  # type: ignore[method-assign]
     registering = asyncio.ensure_future(ask.post("/v1/tasks", GOOD))

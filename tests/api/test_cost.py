@@ -39,7 +39,8 @@ def server(
 ) -> Iterator[ApiServer]:
     """Its engine answers at once and remembers nothing."""
 
-    async def add(new: Sequence[NewTask]) -> list[Added]:
+    async def add(new: Sequence[NewTask], meanwhile: Callable[[], None]) -> list[Added]:
+        meanwhile()
         return [Added(each.task) for each in new]
 
     async def made() -> ApiServer:

@@ -244,7 +244,7 @@ async def test_a_body_that_comes_in_pieces_is_read_to_its_end(server: ApiServer,
 async def test_i10_an_unknown_outcome_is_told_and_not_tried_again(world: World, server: ApiServer, socket_path: str) -> None:
     tries = []
 
-    async def failing(new: Any) -> Any:
+    async def failing(new: Any, meanwhile: Any = None) -> Any:
         tries.append(new)
         raise OutcomeUnknown("cannot tell whether this was stored: Input/output error", retry_after=5.0)
 
@@ -259,7 +259,7 @@ async def test_i10_an_unknown_outcome_is_told_and_not_tried_again(world: World, 
 async def test_an_unexpected_error_is_a_500_that_the_log_explains(
     world: World, server: ApiServer, socket_path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def failing(new: Any) -> Any:
+    async def failing(new: Any, meanwhile: Any = None) -> Any:
         raise RuntimeError("secret detail")
 
     world.engine.add = failing  # type: ignore[method-assign]
@@ -275,9 +275,9 @@ async def test_a_client_that_hangs_up_while_its_task_is_stored_harms_nobody(
 ) -> None:
     gate, add = asyncio.Event(), world.engine.add
 
-    async def slow(new: Any) -> Any:
+    async def slow(new: Any, meanwhile: Any = None) -> Any:
         await gate.wait()
-        return await add(new)
+        return await add(new, meanwhile)
 
     world.engine.add = slow  # type: ignore[method-assign]
     _, writer = await asyncio.open_unix_connection(socket_path)

@@ -204,9 +204,9 @@ async def test_an_answer_in_flight_goes_out_when_the_server_stops(world: World, 
     client, idle = await connected(socket_path), await connected(socket_path)
     gate, engine_add = asyncio.Event(), world.engine.add
 
-    async def slow(new: Any) -> Any:
+    async def slow(new: Any, meanwhile: Any = None) -> Any:
         await gate.wait()
-        return await engine_add(new)
+        return await engine_add(new, meanwhile)
 
     world.engine.add = slow  # type: ignore[method-assign]
     client.send(REGISTER)
@@ -244,7 +244,7 @@ async def test_stopping_ends_at_the_deadline_when_an_answer_hangs(
     world: World, server: ApiServer, socket_path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = await connected(socket_path)
-    world.engine.add = lambda new: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
+    world.engine.add = lambda new, meanwhile=None: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
     client.send(REGISTER)
     await turns_until(lambda: server._api.in_flight)
     await server.stop(0.05)

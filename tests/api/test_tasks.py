@@ -138,7 +138,7 @@ async def test_f14_a_user_with_too_many_tasks_is_told_to_come_back(ask: Caller) 
 
 @pytest.mark.parametrize(("error", "status"), [(QueueFull("full", retry_after=10), 503), (StoreFull("no space"), 507)])
 async def test_f14_a_full_house_says_so(ask: Caller, world: World, error: Exception, status: int) -> None:
-    async def full(new: Any) -> Any:
+    async def full(new: Any, meanwhile: Any = None) -> Any:
         raise error
 
     world.engine.add = full  # type: ignore[method-assign]
@@ -173,6 +173,20 @@ async def test_the_entry_is_named_in_a_batch_of_one_too(ask: Caller) -> None:
 
     assert problem["index"] == 0
     assert problem["errors"][0]["pointer"] == "/tasks/0/zone"
+
+
+async def test_a_batch_of_which_a_part_is_known_shows_that_as_it_is(ask: Caller, world: World) -> None:
+    known = await ask.register("known")
+    world.clock.advance(1.0)
+    await turns_until(lambda: ("play", "backup", "running") in world.engine.tally())
+    await ask.quiet()
+    answer = await ask.post("/v1/tasks:batch", {"tasks": [GOOD | {"id": name} for name in ("new", "known")]})
+    new, again = answer.json["tasks"]
+
+    assert "Idempotency-Replayed" not in answer.headers
+    assert (new["id"], new["state"], new["revision"], new["last_polled_at"]) == ("new", "queued", 1, None)
+    assert (again["uid"], again["state"]) == (known["uid"], "running")
+    assert again["last_polled_at"] is not None
 
 
 async def test_f10_a_repeated_batch_gives_the_same_tasks(ask: Caller) -> None:

@@ -76,6 +76,21 @@ async def test_conflict_names_members_and_nothing_is_stored_when_one_of_a_batch_
     assert [event.uid for event in await case.engine.events(0, 10)] == [known.uid]
 
 
+@pytest.mark.parametrize("count", [1, 100])
+async def test_what_can_be_made_ready_is_asked_for_once_and_before_the_answer(case: Case, count: int) -> None:
+    tasks = [a_task(id=f"disk-{n}") for n in range(count)]
+    told: list[tuple[int, float | None]] = []
+
+    def meanwhile() -> None:
+        asyncio.get_running_loop()  # nowhere else
+        told.append((case.engine.live(), case.engine.first_poll(tasks[0], count)))
+
+    await case.engine.add([NewTask(task) for task in tasks], meanwhile)
+    after = case.engine.times(tasks[0]).next_poll_at
+    assert (told, case.engine.live()) == ([(0, after)], count)
+    assert after is not None
+
+
 async def test_duplicate_is_replayed_when_it_is_in_the_same_batch(case: Case) -> None:
     one, other = await case.engine.add([NewTask(a_task(), "k", "f"), NewTask(a_task(), "k", "f")])
     assert other.replayed

@@ -1,11 +1,13 @@
 """Timing without an engine: what the contract suite cannot see from outside."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from task_daemon.core.ports import Again
-from task_daemon.engine.beats import POKE_GAP, Beats
+from task_daemon.core.ports import Again, Idle
+from task_daemon.engine.beats import NEW_AT_ONCE, POKE_GAP, Beats
 
 
 def poll(beats: Beats, zone: str, now: float, outcome: Again | None = None) -> list[str]:
@@ -195,6 +197,66 @@ def test_task_that_comes_during_a_poll_is_told_no_time_before_that_has_ended_and
     assert beats.times("z", "a", None, 0.0, 0.5, 0.5).next_poll_at == 0.5 + 2 * 0.5, (
         "at the earliest: the backend may have taken all of it"
     )
+
+
+def waiting(beats: Beats) -> None:
+    """Nothing was asked for; the zone's next poll is that of the grid."""
+
+
+def resting(beats: Beats) -> None:
+    beats.add("z", "before", None, 0.0)
+    beats.due(0.1)
+    token = beats.start("z", 0.1, 0.1)
+    assert token is not None
+    beats.finish("z", token, Again(), 0.9)
+
+
+def running(beats: Beats) -> None:
+    beats.due(0.8)
+    assert beats.start("z", 0.8, 0.8) is not None
+
+
+def backing_off(beats: Beats) -> None:
+    beats.due(0.8)
+    token = beats.start("z", 0.8, 0.8)
+    assert token is not None
+    beats.failed("z", token, 0.9)
+
+
+def idle(beats: Beats) -> None:
+    beats.due(0.8)
+    token = beats.start("z", 0.8, 0.8)
+    assert token is not None
+    beats.finish("z", token, Idle(), 0.9)
+
+
+def paused(beats: Beats) -> None:
+    beats.pause("z", True)
+
+
+def crowded(beats: Beats) -> None:
+    for number in range(NEW_AT_ONCE - 2):
+        beats.add("z", f"before {number}", None, 0.5)
+
+
+@pytest.mark.parametrize("among", [1, 2, 3])
+@pytest.mark.parametrize("interval", [None, 3.0])
+@pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.parametrize("so_far", [waiting, resting, running, backing_off, idle, paused, crowded])
+def test_first_poll_is_told_before_a_task_is_added_as_after_it(
+    so_far: Callable[[Beats], None], spread: bool, interval: float | None, among: int
+) -> None:
+    beats = Beats()
+    beats.configure("z", 60.0, 0.0, spread=spread)
+    so_far(beats)
+    uids = [f"new {number}" for number in range(among)]
+    before = [beats.first_poll("z", uid, interval, among, 1.0, 1001.0) for uid in uids]
+    for uid in uids:
+        beats.add("z", uid, interval, 1.0)
+
+    assert before == [beats.times("z", uid, interval, 1001.0, 1.0, 1001.0).next_poll_at for uid in uids]
+    assert (before[0] is None) == (so_far is paused)
+    assert beats.first_poll("unknown", "new", None, 1, 1.0, 1001.0) is None
 
 
 def test_resumed_zone_is_polled_at_once_when_its_last_poll_was_long() -> None:

@@ -317,6 +317,16 @@ async def test_a_view_shows_what_only_the_engine_knows(world: World, outside: Ou
     assert members(await world.manager.view(task)) == first
 
 
+async def test_tasks_are_shown_before_they_are_stored_as_right_after_it(world: World) -> None:
+    before: list[Any] = []
+    added = await world.manager.register(
+        [wanted("a"), wanted("b")], OWNER, meanwhile=lambda tasks: before.append(world.manager.coming(tasks))
+    )
+
+    assert before == [world.manager.fresh([each.task for each in added])]
+    assert before[0][0][0].next_poll_at is not None
+
+
 async def test_only_live_tasks_are_shown_as_out_of_reach(world: World, outside: Outside) -> None:
     done, live = await ended(world, outside), await world.register("live")
     world.book.failed("z1", "refused")

@@ -130,12 +130,12 @@ class LocalEngine:
 
     # ---- tasks
 
-    async def add(self, new: Sequence[NewTask]) -> list[Added]:
+    async def add(self, new: Sequence[NewTask], meanwhile: Callable[[], None] | None = None) -> list[Added]:
         def work(tables: Tables) -> tuple[list[Added], list[Event]]:
             return tables.add(new, self._live.get)
 
         try:
-            answers, _ = await self.store.write(work, self._ledger.settle_added, new=True, registers=new)
+            answers, _ = await self.store.write(work, self._ledger.settle_added, True, new, meanwhile)
         except StoreFull:  # who repeats a registration is answered all the same: it is on disk
             if await self.known(new) < len(new):
                 raise
@@ -175,6 +175,11 @@ class LocalEngine:
                 return Times(None, None)
             now, wall = self._clock.monotonic(), self._clock.now()
             return self._beats.times(task.zone, task.uid, task.poll_interval, task.created_at, now, wall)
+
+    def first_poll(self, task: Task, among: int) -> float | None:
+        with self._lock:
+            now, wall = self._clock.monotonic(), self._clock.now()
+            return self._beats.first_poll(task.zone, task.uid, task.poll_interval, among, now, wall)
 
     async def change(self, changes: Sequence[Change]) -> list[bool]:
         if not any(change.durable for change in changes):

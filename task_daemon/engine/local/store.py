@@ -41,6 +41,7 @@ T = TypeVar("T")
 GROUP = 1000  # operations in one commit, at most
 CACHE = 16_384  # KiB of pages the writer keeps
 CHECKPOINT = 4000  # pages of WAL (16 MiB) until it is taken into the store; every 1000, one of 100 requests would wait for that
+MANY = 20  # registrations of one operation: getting the answer to them ready takes longer than waking the loop for it
 SLOW = 0.001  # seconds a commit takes on a disk that is worth waiting for others
 HUNG = 0.1  # seconds; longer is no property of the disk, but an accident
 PATIENCE = 1 / 8  # of what the last commit took: whoever it answered may be back by then, and shares the next one
@@ -50,6 +51,7 @@ OF_ONE_OPERATION = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQL
 
 Work = Callable[[Tables], Any]
 Settle = Callable[[Any], None]
+Meanwhile = Callable[[], None]
 Answer = asyncio.Future[Any] | Future[Any]
 Result = tuple[Any, BaseException | None]
 
@@ -57,18 +59,26 @@ Result = tuple[Any, BaseException | None]
 class Operation:
     """`work` runs inside the transaction, `settle` on the writer thread right after the commit, in the order of commits.
     `new`: it takes new work in, which a full disk refuses before anything else. `registers`: that is all it does, those of
-    several operations can be stored at once, and who waits for it goes on in the turn of the loop that hears of the commit."""
+    several operations can be stored at once, and who waits for it goes on in the turn of the loop that hears of the commit.
+    `meanwhile`: to be called on the loop as soon as the writer needs no more of this machine than the disk and SQLite."""
 
-    __slots__ = ("answer", "new", "registers", "settle", "work")
+    __slots__ = ("answer", "meanwhile", "new", "registers", "settle", "work")
 
     def __init__(
-        self, work: Work, settle: Settle | None, answer: Answer, new: bool = False, registers: Sequence[NewTask] = ()
+        self,
+        work: Work,
+        settle: Settle | None,
+        answer: Answer,
+        new: bool = False,
+        registers: Sequence[NewTask] = (),
+        meanwhile: Meanwhile | None = None,
     ) -> None:
         self.work = work
         self.settle = settle
         self.answer = answer
         self.new = new
         self.registers = registers
+        self.meanwhile = meanwhile
 
 
 class Store:
@@ -138,13 +148,20 @@ class Store:
         settle: Callable[[T], None] | None = None,
         new: bool = False,
         registers: Sequence[NewTask] = (),
+        meanwhile: Meanwhile | None = None,
     ) -> Awaitable[T]:
-        """Event loop. Raises what `work` raises, StoreFull, OutcomeUnknown, Degraded, Draining."""
+        """Event loop. `meanwhile`: called on it once, while this is being written, and before it is answered.
+
+        Raises what `work` raises, StoreFull, OutcomeUnknown, Degraded, Draining.
+        """
         answer: asyncio.Future[T] = Prompt(loop=self._loop) if registers else self._loop.create_future()
         self._expect()
         if not self._arrived:
             self._loop.call_soon(self._pass_on)
-        self._arrived.append(Operation(work, settle, answer, new, registers))
+        if meanwhile is not None and len(registers) < MANY:
+            self._loop.call_soon(meanwhile)  # in the time that the writer takes to wake up
+            meanwhile = None
+        self._arrived.append(Operation(work, settle, answer, new, registers, meanwhile))
         return answer
 
     def write_blocking(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None) -> T:
@@ -251,6 +268,9 @@ class Store:
                     ended = True
                 else:
                     group += following
+            for operation in group:
+                if operation.meanwhile is not None:
+                    self._on_loop(operation.meanwhile)  # it gets the interpreter lock when SQLite has come to work
             results = self._commit(group)
             self._at_once = self._pending
             self._answer(group, results)
