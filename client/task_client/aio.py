@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Literal, Self, overload
 
 from task_client import over_tornado, waiting
-from task_client.calls import Outage, encode, members, object_of, refusal_of, target_of
+from task_client.calls import Outage, encode, members, refusal_of, target_of
 from task_client.client import callback_path, draft, events_of, keyed, look, task_path, tasks_query, zone_path
 from task_client.errors import AnswerUnknown, DaemonUnreachable, RequestRefused
 from task_client.paths import default_socket
@@ -73,8 +73,8 @@ class AsyncClient:
         )  # fmt: skip
         headers = keyed(idempotency_key, wait)
         async with self._held if wait else nullcontext():
-            answer = await self._object("POST", "/v1/tasks", body=body, headers=headers, repeatable=True, hold=wait or 0.0)
-        return Task.read(answer)
+            answer = await self._call("POST", "/v1/tasks", body=body, headers=headers, repeatable=True, hold=wait or 0.0)
+        return answer.task()
 
     async def register_many(
         self, drafts: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
@@ -140,13 +140,13 @@ class AsyncClient:
 
     async def cancel(self, uid: str, stop_tracking: bool = False) -> Task:
         body = {"stop_tracking": True} if stop_tracking else {}
-        return Task.read(await self._object("POST", task_path(uid, "/cancel"), body=body, repeatable=True))
+        return (await self._call("POST", task_path(uid, "/cancel"), body=body, repeatable=True)).task()
 
     async def poll(self, uid: str) -> None:
         await self._call("POST", task_path(uid, "/poll"), body={}, repeatable=True)
 
     async def resolve(self, uid: str, state: Literal["succeeded", "failed"], reason: str = "") -> Task:
-        return Task.read(await self._object("POST", task_path(uid, "/resolve"), body={"state": state, "reason": reason}))
+        return (await self._call("POST", task_path(uid, "/resolve"), body={"state": state, "reason": reason})).task()
 
     async def delete(self, uid: str) -> None:
         await self._call("DELETE", task_path(uid))
@@ -239,7 +239,7 @@ class AsyncClient:
         return (await self._send("GET", "/readyz", {}, None, 0.0)).status == 200
 
     async def post_legacy(self, body: Mapping[str, Any]) -> Any:
-        return (await self._call("POST", "/", body=body, headers=keyed(), repeatable=True)).json()
+        return (await self._call("POST", "/", body=body, repeatable=True)).json()
 
     # ------------------------------------------------------------------ inside
 
@@ -298,7 +298,7 @@ class AsyncClient:
         async with self._turn(wait) if wait else nullcontext(wait) as hold:
             query, headers = look(hold, until, etag)
             answer = await self._call("GET", task_path(uid), query=query, headers=headers, hold=hold or 0.0, survive=survive)
-        return None if answer.status == 304 else Task.read(object_of(answer))
+        return None if answer.status == 304 else answer.task()
 
     async def _page(
         self, after: int, hold: float, survive: float | None, path: str = "/v1/events"
@@ -342,7 +342,7 @@ class AsyncClient:
                 return
 
     async def _object(self, method: str, path: str, **options: Any) -> Object:
-        return object_of(await self._call(method, path, **options))
+        return (await self._call(method, path, **options)).object()
 
     async def _call(
         self,

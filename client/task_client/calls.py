@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,7 +15,9 @@ log = logging.getLogger("task_client.calls")
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
-_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+WANTED = {"Accept": "application/json"}
+GIVEN = {"Content-Type": "application/json"}
 NOTHING_STORED = frozenset({"starting", "draining"})
 """Refusals after which even a request that must not be repeated may be: the daemon did not look at it."""
 
@@ -47,14 +49,14 @@ class Caller:
         `survive`: seconds during which even an absent daemon is waited for; None = that is an error at once.
         Raises DaemonUnreachable, AnswerUnknown, RequestRefused.
         """
-        target = target_of(path, query)
+        target = target_of(path, query) if query else path
         sent, data = encode(headers, body)
         harmless = method == "GET" if repeatable is None else repeatable
         outage = Outage(self.timeout if survive is None else survive, patient=survive is not None)
         while True:
             try:
-                answer = self.transport.request(method, target, sent, data, timeout=self.timeout + hold)
-                refusal = refusal_of(answer)
+                answer = self.transport.request(method, target, sent, data, self.timeout + hold)
+                refusal = None if 200 <= answer.status < 300 else refusal_of(answer)
                 if refusal is None:
                     outage.over()
                     return answer
@@ -68,10 +70,9 @@ class Outage:
     """What has gone wrong so far in one call, and whether to try again. `seconds` may be infinite."""
 
     def __init__(self, seconds: float, patient: bool) -> None:
-        self._seconds = seconds
         self._end = time.monotonic() + seconds
         self._patient = patient
-        self._pauses = _pauses()
+        self._next = FIRST_PAUSE
         self._doubt: AnswerUnknown | None = None
         self._troubles = 0
 
@@ -83,14 +84,14 @@ class Outage:
             self._doubt, self._patient = error, True
         elif not error.retryable or not (error.busy or self._patient):
             raise self._doubt or error
-        return self._pause(self._doubt or error, next(self._pauses))
+        return self._pause(self._doubt or error)
 
     def after_refusal(self, refusal: RequestRefused, harmless: bool) -> float:
         passing = refusal.status == 503 and refusal.retry_after is not None and refusal.code != "degraded"
         if not passing or not (harmless or refusal.code in NOTHING_STORED):
             raise refusal
         self._patient = True  # a daemon that is draining goes away before the next one comes
-        return self._pause(refusal, max(refusal.retry_after or 0.0, next(self._pauses)))
+        return self._pause(refusal, refusal.retry_after or 0.0)
 
     @property
     def troubled(self) -> bool:
@@ -100,7 +101,9 @@ class Outage:
         if self.troubled:
             log.info("task-daemon answers again after %d failed tries", self._troubles)
 
-    def _pause(self, error: ClientError, pause: float) -> float:
+    def _pause(self, error: ClientError, least: float = 0.0) -> float:
+        pause = max(least, self._next)
+        self._next = min(self._next * 2, LONGEST_PAUSE)
         left = self._end - time.monotonic()
         if left <= 0:
             raise error
@@ -110,13 +113,6 @@ class Outage:
         return min(pause, left)
 
 
-def _pauses() -> Iterator[float]:
-    pause = FIRST_PAUSE
-    while True:
-        yield pause
-        pause = min(pause * 2, LONGEST_PAUSE)
-
-
 def target_of(path: str, query: Sequence[tuple[str, Any]] = ()) -> str:
     """Path and query as they are sent."""
     return path + ("?" + urlencode([(name, _text(value)) for name, value in query]) if query else "")
@@ -124,11 +120,10 @@ def target_of(path: str, query: Sequence[tuple[str, Any]] = ()) -> str:
 
 def encode(headers: Mapping[str, str] | None, body: Any) -> tuple[dict[str, str], bytes | None]:
     """Headers and body as they are sent; a body is JSON."""
-    sent = {"Accept": "application/json", **(headers or {})}
+    sent = {**WANTED, **headers} if headers else WANTED
     if body is None:
         return sent, None
-    sent["Content-Type"] = "application/json"
-    return sent, _json(body).encode()
+    return {**sent, **GIVEN}, _json(body).encode()
 
 
 def _text(value: Any) -> str:
@@ -154,10 +149,3 @@ def members(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     if not isinstance(found, list):
         raise ClientError(f"cannot read the daemon's answer: it has no list {name!r}")
     return [each for each in found if isinstance(each, dict)]
-
-
-def object_of(answer: Answer) -> dict[str, Any]:
-    found = answer.json()
-    if not isinstance(found, dict):
-        raise ClientError(f"cannot read the daemon's answer (HTTP status {answer.status}): it is not a JSON object")
-    return found

@@ -1,7 +1,6 @@
 """The client: one method for each thing the daemon can be asked."""
 
 import builtins
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -10,8 +9,9 @@ from typing import Any, Literal, overload
 from urllib.parse import quote
 
 from task_client import waiting
-from task_client.calls import Caller, members, object_of
+from task_client.calls import Caller, members
 from task_client.errors import RequestRefused
+from task_client.keys import new_key
 from task_client.paths import default_socket
 from task_client.transport import Transport
 from task_client.types import Callback, Event, Task
@@ -80,7 +80,7 @@ class Client:
             timeout=timeout, poll_interval=poll_interval, labels=labels,
         )  # fmt: skip
         headers = keyed(idempotency_key, wait)
-        return Task.read(self._object("POST", "/v1/tasks", body=body, headers=headers, repeatable=True, hold=wait or 0.0))
+        return self._caller.call("POST", "/v1/tasks", body=body, headers=headers, repeatable=True, hold=wait or 0.0).task()
 
     def register_many(self, drafts: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None) -> builtins.list[Task]:
         """Register up to 1000 at once, all or none; each is a mapping with the members of `register`."""
@@ -155,7 +155,7 @@ class Client:
     def cancel(self, uid: str, stop_tracking: bool = False) -> Task:
         """Ask for the end of the work. `stop_tracking` is needed for work the daemon did not start: it goes on unwatched."""
         body = {"stop_tracking": True} if stop_tracking else {}
-        return Task.read(self._object("POST", task_path(uid, "/cancel"), body=body, repeatable=True))
+        return self._caller.call("POST", task_path(uid, "/cancel"), body=body, repeatable=True).task()
 
     def poll(self, uid: str) -> None:
         """Have the backend looked at now."""
@@ -163,7 +163,7 @@ class Client:
 
     def resolve(self, uid: str, state: Literal["succeeded", "failed"], reason: str = "") -> Task:
         """Decide how a lost task ended."""
-        return Task.read(self._object("POST", task_path(uid, "/resolve"), body={"state": state, "reason": reason}))
+        return self._caller.call("POST", task_path(uid, "/resolve"), body={"state": state, "reason": reason}).task()
 
     def delete(self, uid: str) -> None:
         """Forget a task that is done."""
@@ -265,8 +265,8 @@ class Client:
     # ------------------------------------------------------------------ inside
 
     def post_legacy(self, body: Mapping[str, Any]) -> Any:
-        """Register by the old surface, `POST /`; answers its JSON text."""
-        return self._caller.call("POST", "/", body=body, headers=keyed(), repeatable=True).json()
+        """Register by the old surface, `POST /`, which knows a repeat by id, action and zone; answers its JSON text."""
+        return self._caller.call("POST", "/", body=body, repeatable=True).json()
 
     def _ask(self, question: waiting.Question) -> Any:
         if isinstance(question, waiting.Look):
@@ -288,7 +288,7 @@ class Client:
     ) -> Task | None:
         query, headers = look(wait, until, etag)
         answer = self._caller.call("GET", task_path(uid), query=query, headers=headers, hold=wait or 0.0, survive=survive)
-        return None if answer.status == 304 else Task.read(object_of(answer))
+        return None if answer.status == 304 else answer.task()
 
     def _page(self, after: int, hold: float, survive: float | None, path: str = "/v1/events") -> tuple[builtins.list[Event], int]:
         query = [("after", after), ("wait", f"{hold:.4g}")]
@@ -305,7 +305,7 @@ class Client:
                 return
 
     def _object(self, method: str, path: str, **options: Any) -> Object:
-        return object_of(self._caller.call(method, path, **options))
+        return self._caller.call(method, path, **options).object()
 
     def _healthy(self, path: str) -> bool:
         return self._caller.transport.request("GET", path, {}, timeout=self._caller.timeout).status == 200
@@ -314,15 +314,15 @@ class Client:
 def draft(id: str, action: str, zone: str, **given: Any) -> Object:  # noqa: A002
     """The body of a registration: only what was given, a bare callback URL made the object the contract wants."""
     body: Object = {"id": id, "action": action, "zone": zone}
-    body |= {name: value for name, value in given.items() if value is not None}
-    if isinstance(body.get("callback"), str):
-        body["callback"] = {"url": body["callback"]}
+    for name, value in given.items():
+        if value is not None:
+            body[name] = {"url": value} if name == "callback" and isinstance(value, str) else value
     return body
 
 
 def keyed(idempotency_key: str | None = None, wait: float | None = None) -> dict[str, str]:
     """The headers of a registration: a key that makes repeating it safe, and for how many seconds its end is waited for."""
-    headers = {"Idempotency-Key": idempotency_key or os.urandom(16).hex()}
+    headers = {"Idempotency-Key": idempotency_key or new_key()}
     return headers if wait is None else {**headers, "Prefer": f"wait={wait:g}"}
 
 

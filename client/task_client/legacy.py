@@ -45,6 +45,7 @@ class HttpUnixDomainSocketClient:
         self.timeout = timeout
         self._lock = threading.Lock()
         self._transports: dict[str, Transport] = {}
+        self._clients: dict[str, Client] = {}
 
     def sync_request(
         self, socket_path: str, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None
@@ -72,6 +73,13 @@ class HttpUnixDomainSocketClient:
         if found is None:
             with self._lock:
                 found = self._transports.setdefault(socket_path, SocketTransport(socket_path))
+        return found
+
+    def client(self, socket_path: str) -> Client:
+        """What `register_task` asks, over the same connections."""
+        found = self._clients.get(socket_path)
+        if found is None:
+            found = self._clients[socket_path] = Client(transport=self.transport(socket_path))
         return found
 
 
@@ -104,8 +112,7 @@ def register_task(
     the old service did, "". With any keyword of `Client.register` (params, callback, job, timeout, labels, ...), the new
     surface is used and the Task is answered. Errors are logged and raised again as `server_error`.
     """
-    path = unix_socket or default_socket()
-    client = Client(transport=get_client().transport(path))
+    client = get_client().client(unix_socket or default_socket())
     try:
         if extras:
             return client.register(id, action, zone, region_task_id=region_task_id, **extras)

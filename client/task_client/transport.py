@@ -1,11 +1,15 @@
 """The seam between the client and the libraries that speak HTTP for it."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from task_client.errors import ClientError
+from task_client.types import Task
+
+_UID = re.compile(rb'\{"uid":"([0-9A-Za-z-]+)",').match
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,23 @@ class Answer:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
             raise ClientError(f"cannot read the daemon's answer (HTTP status {self.status}): it is not JSON: {error}") from error
+
+    def object(self) -> dict[str, Any]:
+        """The body decoded. Raises ClientError when it is not a JSON object."""
+        found = self.json()
+        if not isinstance(found, dict):
+            raise ClientError(f"cannot read the daemon's answer (HTTP status {self.status}): it is not a JSON object")
+        return found
+
+    def task(self) -> Task:
+        """The task in the body. As the daemon writes it, with the uid first, the rest is decoded when somebody looks at it.
+
+        Raises ClientError when the body is not a JSON object; looking at the task does if only its ends are those of one.
+        """
+        plain = _UID(self.body)
+        if plain is None or self.body[-1:] != b"}":
+            return Task.read(self.object())
+        return Task.told_by(self.object, plain[1].decode())
 
 
 class Transport(Protocol):

@@ -4,10 +4,10 @@ Reading is tolerant: members this version does not know stay available in `raw`,
 aware datetimes (UTC), durations seconds, sizes bytes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 FINAL = frozenset({"succeeded", "failed", "cancelled", "lost"})
 
@@ -41,8 +41,25 @@ class Owner:
     pid: int | None = None
 
 
+class _Told:
+    """What is known of a task as long as nobody has looked at its members: how to get at them."""
+
+    __slots__ = ("_tell",)
+    _tell: Callable[[], dict[str, Any]]
+
+    if not TYPE_CHECKING:  # to which any name would be one of a task
+
+        def __getattr__(self, name: str) -> Any:
+            """A member, when it is first looked at: of most tasks that are told nobody looks at more than one or two."""
+            if name not in Task.__dataclass_fields__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = self._tell() if name == "raw" else _task_member(name, self.raw)
+            object.__setattr__(self, name, value)
+            return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(_Told):
     """One long operation being watched, as it was when the daemon answered."""
 
     uid: str
@@ -83,16 +100,17 @@ class Task:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:
-        known = _known(cls, raw)
-        known.setdefault("uid", "")
-        for name in ("id", "action", "zone", "state"):
-            known[name] = str(known.get(name, ""))
-        known["done"] = bool(known.get("done", known["state"] in FINAL))
-        known["flags"] = tuple(known.get("flags", ()))
-        for name, kind in (("progress", Progress), ("owner", Owner), ("error", TaskError)):
-            if name in known:
-                known[name] = kind(**_known(kind, known[name]))
-        return cls(**known, raw=dict(raw))
+        made = cls.__new__(cls)
+        object.__setattr__(made, "raw", dict(raw))
+        return made
+
+    @classmethod
+    def told_by(cls, tell: Callable[[], dict[str, Any]], uid: str) -> Self:
+        """The task with this uid that `tell` answers, which is asked when another member is first looked at."""
+        made = cls.__new__(cls)
+        object.__setattr__(made, "_tell", tell)
+        object.__setattr__(made, "uid", uid)
+        return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +164,24 @@ def _known(kind: type[Any], raw: Any) -> dict[str, Any]:
     return found
 
 
+def _task_member(name: str, raw: Mapping[str, Any]) -> Any:
+    value = raw.get(name)
+    if name == "done":
+        return bool(_task_member("state", raw) in FINAL if value is None else value)
+    if value is None:
+        member = Task.__dataclass_fields__[name]
+        if member.default_factory is not MISSING:
+            return member.default_factory()
+        return "" if member.default is MISSING else member.default
+    if name in _TEXTS:
+        return str(value)
+    if name in _RECORDS:
+        return _RECORDS[name](**_known(_RECORDS[name], value))
+    if name in _MEMBERS[Task][1]:
+        return _time(value)
+    return tuple(value) if name == "flags" else value
+
+
 def _time(text: Any) -> datetime | None:
     try:
         return datetime.fromisoformat(text)
@@ -159,4 +195,6 @@ def _members(kind: type[Any]) -> tuple[frozenset[str], frozenset[str]]:
     return names, frozenset(name for name in names if name.endswith("_at") or name == "time")
 
 
+_TEXTS = frozenset({"id", "action", "zone", "state"})
+_RECORDS: dict[str, type[Any]] = {"progress": Progress, "owner": Owner, "error": TaskError}
 _MEMBERS = {kind: _members(kind) for kind in (Progress, TaskError, Owner, Task, Event, Callback)}

@@ -133,9 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
             if reply.status not in (204, 304):
                 self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if reply.status not in (204, 304):
-                self.wfile.write(data)
+            self._headers_buffer.append(b"\r\n" + (data if reply.status not in (204, 304) else b""))  # type: ignore[attr-defined]
+            self.flush_headers()  # all in one piece, as the daemon sends it
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the client has given up waiting
 

@@ -1,5 +1,6 @@
 """What is sent again after trouble, and what is not."""
 
+import json
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -124,9 +125,34 @@ def test_refusal_has_a_code_when_the_answer_is_no_problem_document(server: Scrip
     assert caught.value.code == "http-400"
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[1]", b""])
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b"", b"{1}", b'{"uid":"u1","id"'])
 def test_answer_is_refused_when_it_is_not_what_was_agreed(server: ScriptedServer, client: Client, body: bytes) -> None:
     server.on("GET", "/v1/info", Reply(200, body))
+    server.on("POST", "/v1/tasks", Reply(202, body))
 
-    with pytest.raises(ClientError, match="cannot read the daemon's answer"):
-        client.info()
+    for ask in (client.info, lambda: client.register("disk-1", "backup", "vm1")):
+        with pytest.raises(ClientError, match="cannot read the daemon's answer"):
+            ask()
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_task_is_the_one_of_the_answer_however_that_is_written(
+    server: ScriptedServer, client: Client, separators: tuple[str, str]
+) -> None:
+    raw = task(labels={"a": "ä"}, size=7)
+    server.on("POST", "/v1/tasks", Reply(202, json.dumps(raw, separators=separators).encode()))
+
+    found = client.register("disk-1", "backup", "vm1")
+
+    assert (found.uid, found.id, found.size, found.labels, found.raw) == ("u1", "disk-1", 7, {"a": "ä"}, raw)
+
+
+def test_task_says_when_it_is_looked_at_that_its_answer_was_no_json(server: ScriptedServer, client: Client) -> None:
+    server.on("POST", "/v1/tasks", Reply(202, b'{"uid":"u1",}'))
+
+    found = client.register("disk-1", "backup", "vm1")
+
+    assert found.uid == "u1"
+    for _ in range(2):
+        with pytest.raises(ClientError, match=r"cannot read the daemon's answer \(HTTP status 202\): it is not JSON"):
+            _ = found.state
