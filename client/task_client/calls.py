@@ -1,6 +1,5 @@
 """One call to the daemon: what is repeated, for how long, and what the answer means."""
 
-import json
 import logging
 import math
 import time
@@ -8,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+from task_client.compact import text_of
 from task_client.errors import AnswerUnknown, ClientError, DaemonUnreachable, RequestRefused
 from task_client.transport import Answer, Transport
 
@@ -15,9 +15,7 @@ log = logging.getLogger("task_client.calls")
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
-_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-WANTED = {"Accept": "application/json"}
-GIVEN = {"Content-Type": "application/json"}
+JSON = {"Content-Type": "application/json"}
 NOTHING_STORED = frozenset({"starting", "draining"})
 """Refusals after which even a request that must not be repeated may be: the daemon did not look at it."""
 
@@ -118,12 +116,11 @@ def target_of(path: str, query: Sequence[tuple[str, Any]] = ()) -> str:
     return path + ("?" + urlencode([(name, _text(value)) for name, value in query]) if query else "")
 
 
-def encode(headers: Mapping[str, str] | None, body: Any) -> tuple[dict[str, str], bytes | None]:
+def encode(headers: Mapping[str, str] | None, body: Any) -> tuple[Mapping[str, str], bytes | None]:
     """Headers and body as they are sent; a body is JSON."""
-    sent = {**WANTED, **headers} if headers else WANTED
     if body is None:
-        return sent, None
-    return {**sent, **GIVEN}, _json(body).encode()
+        return headers or {}, None
+    return {**headers, **JSON} if headers else JSON, text_of(body).encode()
 
 
 def _text(value: Any) -> str:

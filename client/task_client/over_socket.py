@@ -11,6 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 
 from task_client.errors import AnswerUnknown
 from task_client.process import own_pid
@@ -22,6 +23,7 @@ PIECE = 64 * 1024  # bytes read at once
 UNUSUAL = frozenset({"transfer-encoding", "connection", "proxy-connection", "keep-alive", "trailer", "upgrade"})
 BODILESS = frozenset({204, 304})
 HARMLESS = frozenset({"Accept", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer"})  # names the client sends
+HOST = "Host: localhost\r\n"
 QUICK = 0.05  # seconds
 
 _QUICK = struct.pack("ll", 0, int(QUICK * 1e6))  # as the kernel wants it: seconds and microseconds
@@ -184,10 +186,8 @@ class _Connection:
 
 def asked_for(method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
     """Head and body of a request, as they are sent."""
-    if not _WORD(method) or not _TARGET(target):
-        raise ValueError(f"cannot send the request {method!r} {target!r}: a word and a percent-encoded path are accepted")
     lines = ""
-    host, measured = "Host: localhost\r\n", False
+    host, measured = HOST, False
     for name, value in headers.items():
         if name not in HARMLESS:
             if not _WORD(name):
@@ -201,7 +201,14 @@ def asked_for(method: str, target: str, headers: Mapping[str, str], body: bytes 
         lines += f"{name}: {value}\r\n"
     if not measured and (body is not None or method in ("POST", "PUT", "PATCH")):
         lines += f"Content-Length: {len(body or b'')}\r\n"
-    return f"{method} {target} HTTP/1.1\r\n{host}{lines}\r\n".encode("latin-1") + (body or b"")
+    return f"{_request_line(method, target)}{host}{lines}\r\n".encode("latin-1") + (body or b"")
+
+
+@lru_cache(maxsize=64)
+def _request_line(method: str, target: str) -> str:
+    if not _WORD(method) or not _TARGET(target):
+        raise ValueError(f"cannot send the request {method!r} {target!r}: a word and a percent-encoded path are accepted")
+    return f"{method} {target} HTTP/1.1\r\n"
 
 
 def _unsendable(name: str, value: str) -> ValueError:

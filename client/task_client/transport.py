@@ -3,8 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from task_client.errors import ClientError
 from task_client.types import Task
@@ -12,8 +11,7 @@ from task_client.types import Task
 _UID = re.compile(rb'\{"uid":"([0-9A-Za-z-]+)",').match
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A complete answer. Header names are in lower case."""
 
     status: int
