@@ -13,6 +13,7 @@ a multiple of what it took, so that a stream of them leaves most of the time to 
 import heapq
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from task_daemon.core.backoff import before_poll
@@ -154,18 +155,24 @@ class Beats:
 
     def add(self, zone_name: str, uid: str, interval: float | None, now: float) -> None:
         """A task to poll, at `interval` or the zone's; for the first time soon."""
+        self.add_all(zone_name, (uid,), interval, now)
+
+    def add_all(self, zone_name: str, uids: Sequence[str], interval: float | None, now: float) -> None:
+        """As `add`, for tasks of one zone and interval."""
         zone = self._zones.get(zone_name)
         if zone is None:
             return
-        place = zone.place(uid, interval)
-        group = zone.groups.get(place)
         first = not zone.fresh  # the others cannot make the zone due any sooner
-        if group is None:
-            group = zone.groups[place] = _Group(zone.grid(place, now))
-            heapq.heappush(zone.due, (group.due, place))
-            first = True
-        group.uids.add(uid)
-        zone.fresh[uid] = None
+        for some in [[uid] for uid in uids] if zone.spread else [uids]:
+            place = zone.place(some[0], interval)
+            group = zone.groups.get(place)
+            if group is None:
+                group = zone.groups[place] = _Group(zone.grid(place, now))
+                heapq.heappush(zone.due, (group.due, place))
+                first = True
+            group.uids.update(some)
+        for uid in uids:
+            zone.fresh[uid] = None
         if first or zone.idle:
             zone.idle = False
             self._replan(zone)

@@ -5,7 +5,7 @@ and only then is each of its tasks looked at and put in exact order. So nothing 
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 EXPIRE_AGAIN = 5.0  # seconds until a task whose expiry changed nothing is handed out once more
 MINUTE = 60.0
@@ -23,12 +23,15 @@ class Deadlines:
         self._handed_at = 0.0  # ... since this wall time
 
     def add(self, uid: str, at: float) -> None:
+        self.add_all((uid,), at)
+
+    def add_all(self, uids: Collection[str], at: float) -> None:
         minute = int(at // MINUTE)
         bucket = self._buckets.get(minute)
         if bucket is None:
             bucket = self._buckets[minute] = set()
             heapq.heappush(self._minutes, minute)
-        bucket.add(uid)
+        bucket.update(uids)
 
     def drop(self, uid: str, at: float) -> None:
         """The task has ended."""

@@ -1,10 +1,10 @@
 """The tasks that are live or have something left to clean up, in memory: what they are, how many, and whose time is up.
 
-Not thread-safe but for `get`, `some` and `version`: the engine holds its lock around every other call. Every operation costs
-O(1); a task costs its packed bytes, a dictionary entry and one in a set of deadlines.
+Not thread-safe but for `get`, `some`, `version` and `pack`: the engine holds its lock around every other call. Every operation
+costs O(1); a task costs its packed bytes, a dictionary entry and one in a set of deadlines.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -76,10 +76,17 @@ class LiveTasks:
         packed, unpack = self._tasks.get, self._packing.unpack
         return [unpack(uid, found) for uid in uids if (found := packed(uid)) is not None]
 
-    def add(self, tasks: Sequence[Task]) -> None:
-        """Take in new tasks."""
+    def pack(self, task: Task) -> bytes:
+        """What `add` keeps of it. Any thread, without the lock."""
+        return self._packing.pack(task)
+
+    def add(self, tasks: Sequence[Task], packed: Mapping[str, bytes]) -> None:
+        """Take in new tasks of one zone, action, state, owner and deadline; some may be packed already."""
+        first = tasks[0]
+        self._count(first, first.state, len(tasks))
+        self._deadlines.add_all([task.uid for task in tasks], first.deadline_at)
         for task in tasks:
-            self._take_in(task)
+            self._tasks[task.uid] = packed.get(task.uid) or self._packing.pack(task)
 
     def put(self, task: Task) -> Task | Version | None:
         """Take in a new version; returns the one that was there. One that ended and is tidy leaves."""

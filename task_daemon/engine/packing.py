@@ -6,6 +6,7 @@ Packing and unpacking take about one microsecond each.
 """
 
 import sys
+from itertools import count
 from operator import attrgetter
 from typing import Any, get_type_hints
 
@@ -64,11 +65,12 @@ _version = msgspec.msgpack.Decoder(Version)
 
 
 class Packing:
-    """`unpack` and `version` may be called on any thread, beside one `pack`."""
+    """Any thread."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, str, Mode], int] = {}
-        self._common: list[Task] = []  # by number: a task with nothing but what they have in common
+        self._common: dict[int, Task] = {}  # by number: a task with nothing but what they have in common
+        self._free = count()
 
     def pack(self, task: Task) -> bytes:
         number = self._numbers.get((task.zone, task.action, task.mode))
@@ -109,6 +111,6 @@ class Packing:
 
     def _add(self, task: Task) -> int:
         common = replace(_DEFAULTS, zone=sys.intern(task.zone), action=sys.intern(task.action), mode=task.mode)
-        self._common.append(common)
-        number = self._numbers[common.zone, common.action, common.mode] = len(self._common) - 1
-        return number
+        number = next(self._free)
+        self._common[number] = common
+        return self._numbers.setdefault((common.zone, common.action, common.mode), number)  # another thread may have been first

@@ -320,6 +320,30 @@ async def test_exception_of_a_poll_backs_the_zone_off_and_others_go_on(case: Cas
     assert 2 < len(case.polled("z1")) < 7
 
 
+async def test_each_of_a_batch_is_counted_polled_and_expires_by_its_own_members(case: Case) -> None:
+    mine, soon = a_task(id="mine"), case.clock.now() + 100.0
+    other = {"owner": Owner(1, 1)}
+    batch = [
+        *(mine, a_task(id="often", poll_interval=1.0), a_task(id="short", deadline_at=soon), a_task(id="others", **other)),
+        *(a_task(id="elsewhere", zone="z2"), a_task(id="copied", action="copy", **other), a_task(id="mine too")),
+    ]
+    await case.register(*batch)
+    assert case.engine.tally() == {("z1", "backup", "queued"): 5, ("z2", "backup", "queued"): 1, ("z1", "copy", "queued"): 1}
+    assert [case.engine.live_of(uid) for uid in (mine.owner.uid, 1)] == [5, 2]
+    await case.advance(0.1)
+    ids = sorted(task.id for task in batch)
+    assert sorted({name for _, names, _ in case.polls for name in names}) == ids
+    case.polls.clear()
+    for _ in range(9):
+        await case.advance(1)
+    assert len([names for names in case.polled("z1") if "often" in names]) == 9
+    assert len([names for names in case.polled("z1") if "mine" in names]) <= 1
+    await case.advance(100)
+    assert case.expired[:1] == ["short"]
+    assert set(case.expired) == {"short"}
+    assert [case.engine.get(task.uid) for task in batch if task.id != "short"] == [task for task in batch if task.id != "short"]
+
+
 async def test_task_is_polled_at_its_own_interval_when_it_has_one(case: Case) -> None:
     await case.register(a_task(poll_interval=1.0), a_task(id="slow"))
     await case.advance(1)

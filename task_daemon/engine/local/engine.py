@@ -131,11 +131,21 @@ class LocalEngine:
     # ---- tasks
 
     async def add(self, new: Sequence[NewTask], meanwhile: Callable[[], None] | None = None) -> list[Added]:
+        packed: dict[str, bytes] = {}
+
         def work(tables: Tables) -> tuple[list[Added], list[Event]]:
             return tables.add(new, self._live.get)
 
+        def settle(result: tuple[list[Added], list[Event]]) -> None:
+            self._ledger.settle_added(result, packed)
+
+        def get_ready() -> None:  # what would hold the answer up after the commit
+            packed.update([(each.task.uid, self._live.pack(each.task)) for each in new])
+            if meanwhile is not None:
+                meanwhile()
+
         try:
-            answers, _ = await self.store.write(work, self._ledger.settle_added, True, new, meanwhile)
+            answers, _ = await self.store.write(work, settle, True, new, get_ready)
         except StoreFull:  # who repeats a registration is answered all the same: it is on disk
             if await self.known(new) < len(new):
                 raise

@@ -1,7 +1,7 @@
 """How changes reach memory: durable ones on the writer thread after their commit, the others at once, under one lock."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from task_daemon.core.measures import Durations
 from task_daemon.core.model import Change, Delivery, Event, Task
@@ -12,6 +12,8 @@ from task_daemon.engine.local.tables import Applied, Tables
 
 News = tuple[Sequence[Task], Sequence[Event], Sequence[Delivery]]
 Report = tuple[list[bool], Sequence[Change], list[Applied | None]]
+Packed = Mapping[str, bytes]
+NOTHING: Packed = {}
 
 
 class Ledger:
@@ -67,16 +69,16 @@ class Ledger:
     def _is_watched(self, task: Task) -> bool:
         return self._watched.everything or task.uid in self._watched
 
-    def settle_added(self, result: tuple[list[Added], list[Event]]) -> None:
-        """Writer thread, right after the commit."""
+    def settle_added(self, result: tuple[list[Added], list[Event]], packed: Packed = NOTHING) -> None:
+        """Writer thread, right after the commit. `packed`: what `live.pack` has made of the tasks so far, by uid."""
         answers, events = result
         fresh = [answer.task for answer in answers if not answer.replayed]
         self._note(fresh)
         now = self._clock.monotonic()
         with self.lock:
-            self.live.add(fresh)
-            for task in fresh:
-                self.beats.add(task.zone, task.uid, task.poll_interval, now)
+            for alike in _alike(fresh):
+                self.live.add(alike, packed)
+                self.beats.add_all(alike[0].zone, [task.uid for task in alike], alike[0].poll_interval, now)
             self._news.append((fresh, events, ()))
 
     def settle_applied(self, result: Report) -> None:
@@ -127,3 +129,14 @@ class Ledger:
         touched = self.touched
         if touched is not None:
             touched.update(task.uid for task in tasks)
+
+
+def _alike(tasks: Sequence[Task]) -> Collection[Sequence[Task]]:
+    """New tasks by what they are counted and planned by: as a rule those of a batch are all alike."""
+    if len(tasks) < 2:
+        return [tasks] if tasks else []
+    found: dict[object, list[Task]] = {}
+    for task in tasks:
+        likeness = task.zone, task.action, task.owner.uid, task.deadline_at, task.poll_interval
+        found.setdefault(likeness, []).append(task)
+    return found.values()
