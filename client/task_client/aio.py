@@ -160,7 +160,7 @@ class AsyncClient:
         self, uid: str | None = None, after: int = 0, follow: bool = False, progress: bool = False
     ) -> AsyncIterator[Event]:
         path = "/v1/events" if uid is None else task_path(uid, "/events")
-        if progress:
+        if progress:  # without it any number may follow, in turns; of streams the daemon gives one user so many
             async with aclosing(self._stream(f"{path}?progress=true", after)) as stream:
                 async for event in stream:
                     yield event

@@ -176,20 +176,19 @@ class Client:
         return int(self._object("GET", "/v1/tasks", query=[("page_size", 1)]).get("cursor") or 0)
 
     def events(self, uid: str | None = None, after: int = 0, follow: bool = False, progress: bool = False) -> Iterator[Event]:
-        """Events in their order, of one task or of all, from `after` on. `follow` waits for more, for ever, across restarts of
-        the daemon and without a gap; RequestRefused `cursor-expired` says when that cannot be. With `progress` (which follows,
-        over a connection of its own) there are also events of type `progress`, without a `seq`: how far live tasks are.
+        """Events in their order, of one task or of all, from `after` on. `follow` waits for more, for ever, over a connection of
+        its own, across restarts of the daemon and without a gap; RequestRefused `cursor-expired` says when that cannot be. With
+        `progress`, which follows, there are also events of type `progress`, without a `seq`: how far live tasks are.
         """
-        hold, survive = (waiting.LONGEST_HOLD, waiting.FOR_EVER) if follow else (0.0, None)
         path = "/v1/events" if uid is None else task_path(uid, "/events")
-        if progress:
+        if follow or progress:
             from task_client import stream
 
-            yield from stream.follow(self.unix_socket, f"{path}?progress=true", after, self._sleep)
+            yield from stream.follow(self.unix_socket, f"{path}?progress=true" if progress else path, after, self._sleep)
         while True:
-            found, after = self._page(after, hold, survive, path)
+            found, after = self._page(after, 0.0, None, path)
             yield from found
-            if not found and not follow:
+            if not found:
                 return
 
     def callbacks(self, uid: str | None = None, state: str | None = None, limit: int | None = None) -> builtins.list[Callback]:

@@ -171,12 +171,29 @@ def test_callbacks_come_from_all_pages(server: ScriptedServer, client: Client) -
     assert [each.id for each in client.callbacks()] == ["c1", "c2"]
 
 
-def test_following_events_waits_for_more_when_there_are_none_yet(server: ScriptedServer, client: Client) -> None:
-    event = {"seq": 9, "uid": "u1", "type": "task.running"}
-    server.on("GET", "/v1/events", Reply(body={"events": [], "cursor": 8}), Reply(body={"events": [event], "cursor": 9}))
+@pytest.mark.parametrize(
+    ("uid", "progress", "path", "query"),
+    [
+        (None, False, "/v1/events", []),
+        (None, True, "/v1/events", [("progress", "true")]),
+        ("u1", False, "/v1/tasks/u1/events", []),
+    ],
+)
+def test_events_are_followed_as_a_stream(
+    server: ScriptedServer, client: Client, uid: str | None, progress: bool, path: str, query: list[tuple[str, str]]
+) -> None:
+    event = b'id: 9\nevent: task.running\ndata: {"seq":9,"uid":"u1","type":"task.running"}\n\n'
+    server.on("GET", path, Reply(body=event))
 
-    assert next(client.events(after=5, follow=True)).seq == 9
-    assert [asked.query for asked in server.asked] == [[("after", "5"), ("wait", "60")], [("after", "8"), ("wait", "60")]]
+    following = client.events(uid, after=5, follow=not progress, progress=progress)
+
+    assert [next(following).seq for _ in range(2)] == [9, 9]
+    assert {asked.headers["accept"] for asked in server.asked} == {"text/event-stream"}
+    assert [(asked.path, asked.query, asked.headers["last-event-id"]) for asked in server.asked] == [
+        (path, query, "5"),
+        (path, query, "9"),
+    ]
+    following.close()  # type: ignore[attr-defined]
 
 
 def test_ping_is_true_when_the_old_word_comes_back(server: ScriptedServer, client: Client) -> None:

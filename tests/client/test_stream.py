@@ -26,9 +26,10 @@ def daemon(short_path: Path) -> Iterator[Daemon]:
         yield running
 
 
-def test_a_follower_goes_on_across_restarts_without_a_gap(daemon: Daemon) -> None:
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_follower_goes_on_across_restarts_without_a_gap(daemon: Daemon, progress: bool) -> None:
     with daemon.client() as client:
-        events = client.events(follow=True, progress=True)
+        events = client.events(follow=True, progress=progress)
         seen = []
         for number, stop in enumerate((daemon.stop, daemon.kill, None)):
             uid = client.register(f"disk-{number}", "backup", "sim").uid
