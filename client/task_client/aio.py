@@ -17,7 +17,7 @@ from task_client.paths import default_socket
 from task_client.stream import AGAIN, SILENCE, Blocks
 from task_client.transport import Answer
 from task_client.types import Callback, Event, Task
-from task_client.waiting import FOR_EVER, LONGEST_HOLD, Latest, Look, Plan, Question, Result
+from task_client.waiting import FOR_EVER, LONGEST_HOLD, Course, Latest, Look, Plan, Question, Result
 
 Object = dict[str, Any]
 
@@ -127,12 +127,12 @@ class AsyncClient:
         return await self._result_of(plan(uids, timeout, raise_on_failure))
 
     async def watch(self, uid: str, timeout: float | None = None) -> AsyncIterator[Task]:
-        async with aclosing(self._told(waiting.watch(uid, timeout))) as tasks:
+        async with aclosing(self._told(Course(waiting.watch(uid, timeout)))) as tasks:
             async for task in tasks:
                 yield task
 
     async def watch_many(self, uids: Sequence[str], timeout: float | None = None, every: float = 1.0) -> AsyncIterator[Task]:
-        async with aclosing(self._told(waiting.watch_many(uids, timeout, every))) as tasks:
+        async with aclosing(self._told(Course(waiting.watch_many(uids, timeout, every)))) as tasks:
             async for task in tasks:
                 yield task
 
@@ -243,30 +243,22 @@ class AsyncClient:
 
     # ------------------------------------------------------------------ inside
 
-    async def _told(self, plan: Plan[Any]) -> AsyncGenerator[Task, None]:
+    async def _told(self, course: Course[Any]) -> AsyncGenerator[Task, None]:
         """As `waiting.told`."""
-        answer: Any = None
-        while True:
-            try:
-                step = plan.send(answer)
-            except StopIteration:
-                return
+        step = course.step()
+        while step is not None:
             if isinstance(step, Task):
                 yield step
-                answer = None
+                step = course.step()
             else:
-                answer = await self._ask(step)
+                step = course.step(await self._ask(step))
 
     async def _result_of(self, plan: Plan[Result]) -> Result:
-        """As `waiting.result_of`."""
-        answer: Any = None
-        while True:
-            try:
-                step = plan.send(answer)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            answer = None if isinstance(step, Task) else await self._ask(step)
+        course = Course(plan)
+        async with aclosing(self._told(course)) as tasks:
+            async for _ in tasks:
+                pass
+        return course.result
 
     async def _ask(self, question: Question) -> Any:
         if isinstance(question, Look):

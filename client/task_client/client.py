@@ -141,14 +141,14 @@ class Client:
 
     def watch(self, uid: str, timeout: float | None = None) -> Iterator[Task]:
         """The task now and after every change, progress included, up to its end. Raises WaitTimeout."""
-        return waiting.told(waiting.watch(uid, timeout), self._ask)
+        return waiting.told(waiting.Course(waiting.watch(uid, timeout)), self._ask)
 
     def watch_many(self, uids: Sequence[str], timeout: float | None = None, every: float = 1.0) -> Iterator[Task]:
         """Each task now and after every change, until all have ended. Raises WaitTimeout with those that have not.
 
         Changes of state are told at once; progress is looked at every `every` seconds, less often for more than 50 tasks.
         """
-        return waiting.told(waiting.watch_many(uids, timeout, every), self._ask)
+        return waiting.told(waiting.Course(waiting.watch_many(uids, timeout, every)), self._ask)
 
     # ------------------------------------------------------------------ steering
 

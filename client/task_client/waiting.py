@@ -6,9 +6,9 @@ to be told. Who carries it out decides whether asking blocks (`Client`) or is aw
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from task_client.errors import RequestRefused, TaskFailed, WaitTimeout
 from task_client.types import FINAL, Event, Task
@@ -66,34 +66,42 @@ class Span:
         return min(LONGEST_HOLD, self.left)
 
 
-# ---------------------------------------------------------------------- carrying out, where asking blocks
+# ---------------------------------------------------------------------- carrying out
 
 
-def told(plan: Plan[Result], ask: Callable[[Question], Any]) -> Generator[Task, None, Result]:
-    """The tasks that the plan tells, as it is carried out."""
-    answer: Any = None
-    while True:
+class Course(Generic[Result]):
+    """A plan that is being carried out. `result`: what it has come to, at its end."""
+
+    result: Result
+
+    def __init__(self, plan: Plan[Result]) -> None:
+        self._plan = plan
+
+    def step(self, answer: Any = None) -> Question | Task | None:
+        """What comes after this answer to the last question: a question, a task to be told, or None at the end."""
         try:
-            step = plan.send(answer)
+            return self._plan.send(answer)
         except StopIteration as end:
-            result: Result = end.value
-            return result
+            self.result = end.value
+            return None
+
+
+def told(course: Course[Any], ask: Callable[[Question], Any]) -> Iterator[Task]:
+    """The tasks that are told on the way, where asking blocks."""
+    step = course.step()
+    while step is not None:
         if isinstance(step, Task):
             yield step
-            answer = None
+            step = course.step()
         else:
-            answer = ask(step)
+            step = course.step(ask(step))
 
 
 def result_of(plan: Plan[Result], ask: Callable[[Question], Any]) -> Result:
-    """What a plan that tells nothing on its way comes to."""
-    carried_out = told(plan, ask)
-    while True:
-        try:
-            next(carried_out)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+    course = Course(plan)
+    for _ in told(course, ask):
+        pass
+    return course.result
 
 
 # ---------------------------------------------------------------------- the plans
