@@ -5,6 +5,7 @@ whatever is unusual in any way (a connection that is to close, chunks, folded or
 the standard library's `http.client`, which is not even loaded before (`benchmarks/p05_clients.py` has figures).
 """
 
+import os
 import re
 import socket
 import struct
@@ -94,10 +95,10 @@ class _Connection:
 
     The kernel itself waits for the beginning of an answer, at most QUICK: nearly all are there by then, and Python would ask
     it to wait before each sending and reading. Whatever takes longer is waited for as `socket.settimeout` has it, because the
-    kernel's wait begins anew with each signal.
+    kernel's wait begins anew with each signal; and so is everything on a socket that only seems to block, as gevent's.
     """
 
-    __slots__ = ("_kept", "_recv", "_send", "_sock", "_timed", "close", "reusable")
+    __slots__ = ("_blocks", "_kept", "_recv", "_send", "_sock", "_timed", "close", "reusable")
 
     def __init__(self, path: str, timeout: float) -> None:
         self.reusable = True
@@ -106,6 +107,7 @@ class _Connection:
         self._sock = open_unix(path, timeout)
         self._sock.settimeout(None)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _QUICK)
+        self._blocks = os.get_blocking(self._sock.fileno())
         self.close, self._send, self._recv = self._sock.close, self._sock.send, self._sock.recv
 
     def ask(self, asked: bytes, method: str, timeout: float) -> Answer | None:
@@ -113,7 +115,7 @@ class _Connection:
 
         Raises OSError.
         """
-        if timeout <= QUICK:
+        if timeout <= QUICK or not self._blocks:
             self._wait_at_most(timeout)
         if not self._sent(asked, timeout):
             self.reusable = False

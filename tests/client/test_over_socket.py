@@ -1,6 +1,7 @@
 """Answers read by their bytes: the same as `http.client` reads them, and left to it when they are unusual."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from task_client import over_socket
 from task_client.errors import AnswerUnknown
 from task_client.over_socket import SocketTransport, _Connection, asked_for, head_of
+from task_client.unix import open_unix
 from task_client.unusual import read
 from tests.client.forking import FORKS, in_child
 from tests.client.scripted import Reply, ScriptedServer
@@ -219,6 +222,42 @@ def test_time_out_counts_when_signals_keep_coming(server: ScriptedServer, timeou
         disturbing.join(10)
         signal.signal(signal.SIGUSR1, before)
         go.set()
+
+
+class Seeming(socket.socket):
+    """Never blocks; whoever uses it waits elsewhere, for as long as its time-out says. Gevent and eventlet have such sockets."""
+
+    _seconds: float | None = None
+
+    def settimeout(self, value: float | None) -> None:
+        self._seconds = value
+
+    def recv(self, *arguments: int) -> bytes:
+        while True:
+            with suppress(BlockingIOError):
+                return super().recv(*arguments)
+            if not select.select([self], [], [], self._seconds)[0]:
+                raise TimeoutError
+
+
+def test_time_out_counts_when_a_socket_only_seems_to_block(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    server.on("GET", "/quick", Reply(body=1))
+    server.on("GET", "/slow", Reply(after=go))
+    transport = SocketTransport(server.path)
+
+    def seeming(path: str, timeout: float | None) -> Seeming:
+        made = Seeming(fileno=open_unix(path, timeout).detach())
+        os.set_blocking(made.fileno(), False)
+        return made
+
+    monkeypatch.setattr(over_socket, "open_unix", seeming)
+    for _ in range(2):
+        assert transport.request("GET", "/quick", {}).json() == 1
+    with pytest.raises(AnswerUnknown, match=r"no answer within 0\.1 s"):
+        transport.request("GET", "/slow", {}, timeout=0.1)
+    go.set()
+    assert server.connections == 1
 
 
 def test_body_of_a_megabyte_is_sent_whole(server: ScriptedServer) -> None:
