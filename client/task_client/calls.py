@@ -15,7 +15,6 @@ log = logging.getLogger("task_client.calls")
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
-JSON = {"Content-Type": "application/json"}
 NOTHING_STORED = frozenset({"starting", "draining"})
 """Refusals after which even a request that must not be repeated may be: the daemon did not look at it."""
 
@@ -53,7 +52,7 @@ class Caller:
         outage = Outage(self.timeout if survive is None else survive, patient=survive is not None)
         while True:
             try:
-                answer = self.transport.request(method, target, sent, data, self.timeout + hold)
+                answer = self.transport.request(method, target, sent, data, timeout=self.timeout + hold)
                 refusal = None if 200 <= answer.status < 300 else refusal_of(answer)
                 if refusal is None:
                     outage.over()
@@ -116,11 +115,13 @@ def target_of(path: str, query: Sequence[tuple[str, Any]] = ()) -> str:
     return path + ("?" + urlencode([(name, _text(value)) for name, value in query]) if query else "")
 
 
-def encode(headers: Mapping[str, str] | None, body: Any) -> tuple[Mapping[str, str], bytes | None]:
+def encode(headers: Mapping[str, str] | None, body: Any) -> tuple[dict[str, str], bytes | None]:
     """Headers and body as they are sent; a body is JSON."""
+    sent = dict(headers or ())
     if body is None:
-        return headers or {}, None
-    return {**headers, **JSON} if headers else JSON, text_of(body).encode()
+        return sent, None
+    sent["Content-Type"] = "application/json"
+    return sent, text_of(body).encode()
 
 
 def _text(value: Any) -> str:

@@ -40,10 +40,9 @@ def unit_sockets() -> dict[str, str]:
 
 def _workspace() -> str:
     root = os.environ.get(ROOT)
-    if not root:
-        state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        root = "/var/lib" if os.geteuid() == 0 else state
-    return f"{root}/task_daemon"
+    if not root and os.geteuid() == 0:
+        root = "/var/lib"
+    return f"{root or os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')}/task_daemon"
 
 
 @lru_cache(maxsize=16)  # every `register_task()` asks

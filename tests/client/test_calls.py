@@ -106,6 +106,36 @@ def test_lost_answer_is_what_is_reported_when_the_daemon_is_gone_afterwards(naps
     assert naps[0] == FIRST_PAUSE
 
 
+class Adding:
+    """A transport that adds a header of its own to what it was given."""
+
+    unix_socket = "/nowhere"
+
+    def __init__(self) -> None:
+        self.given: list[dict[str, str]] = []
+
+    def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None, timeout: float = 30.0
+    ) -> Answer:
+        self.given.append(dict(headers))
+        headers["Authorization"] = "mine"  # type: ignore[index]
+        return Answer(200, {}, b"{}")
+
+    def close(self) -> None:
+        pass
+
+
+def test_headers_belong_to_the_transport_they_are_given_to() -> None:
+    transport = Adding()
+    client = Client(transport=transport)
+
+    for ask in (lambda: client.cancel("u1"), client.info):
+        for _ in range(2):
+            ask()
+
+    assert transport.given == [{"Content-Type": "application/json"}] * 2 + [{}] * 2
+
+
 def test_refusal_tells_code_detail_and_members(server: ScriptedServer, client: Client) -> None:
     wrong = [{"pointer": "/zone", "message": "must be a string"}]
     server.on("POST", "/v1/tasks", problem(400, "invalid-body", "the body is wrong", errors=wrong))
