@@ -156,6 +156,7 @@ def test_memory_stays_flat_over_a_thousand_bad_answers(
         connection.timeout = 20.0
         assert ask(connection)
         connection.timeout = 0.02
+        caplog.clear()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -166,7 +167,7 @@ def test_memory_stays_flat_over_a_thousand_bad_answers(
         before = settled()
         for _ in range(rounds):
             a_round()
-        assert settled() - before < GROWTH
+        eventually("no more is held than before", lambda: settled() - before < GROWTH)  # what was late may still be on its way
     finally:
         tracemalloc.stop()
 
