@@ -139,15 +139,17 @@ class Hot:
         self.api = api
         self._routes = routes
         self._thinned = Thinned()
+        self._head, self._request = b"", read_head(b"")  # the last that was read: each is asked about twice
 
     def body_after(self, head: bytes) -> int:
         """How many bytes the body has if this may be a hot request, else 0."""
-        request = read_head(head) if len(head) <= LONGEST_HEAD else None
+        request = self._read(head)
         return 0 if request is None or request.route not in self._routes else request.length
 
     def request(self, head: bytes, caller: Caller) -> Request | None:
         """What is asked; None if Tornado has to look at it."""
-        if len(head) > LONGEST_HEAD or (request := read_head(head)) is None or self.api.unready() is not None:
+        request = self._read(head)
+        if request is None or self.api.unready() is not None:
             return None
         route = self._routes.get(request.route)
         if route is None:
@@ -157,6 +159,11 @@ class Hot:
         except Refusal:
             return None
         return request
+
+    def _read(self, head: bytes) -> Request | None:
+        if head != self._head:
+            self._head, self._request = head, read_head(head) if len(head) <= LONGEST_HEAD else None
+        return self._request
 
     async def answer(self, request: Request, caller: Caller, raw: bytes, began: float) -> bytes:
         """The whole answer. `began`: of `time.perf_counter`."""
