@@ -256,6 +256,24 @@ async def test_i10_an_unknown_outcome_is_told_and_not_tried_again(world: World, 
     assert b"Retry-After: 5" in answer
 
 
+async def test_an_answer_that_nobody_asked_to_get_ready_is_made_after_the_commit(
+    world: World, server: ApiServer, socket_path: str
+) -> None:
+    add = world.engine.add
+
+    async def bare(new: Any, meanwhile: Any = None) -> Any:
+        return await add(new)
+
+    world.engine.add = bare  # type: ignore[method-assign]
+    batch = {"tasks": [GOOD | {"id": name} for name in ("a", "b")]}
+    one, both = await answered(socket_path, wire("POST", "/v1/tasks", GOOD), wire("POST", "/v1/tasks:batch", batch))
+
+    shown = json.loads(one.partition(b"\r\n\r\n")[2])
+    assert (status(one), shown["id"], shown["state"]) == (202, GOOD["id"], "queued")
+    assert f"Location: /v1/tasks/{shown['uid']}\r\n".encode() in one
+    assert [task["id"] for task in json.loads(both.partition(b"\r\n\r\n")[2])["tasks"]] == ["a", "b"]
+
+
 async def test_an_unexpected_error_is_a_500_that_the_log_explains(
     world: World, server: ApiServer, socket_path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
