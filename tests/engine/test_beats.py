@@ -96,11 +96,11 @@ def test_poll_that_was_asked_for_rests_after_a_long_one_and_the_grid_does_not() 
     beats.configure("z", 10.0, 0.0)
     beats.add("z", "a", None, 0.0)
     beats.due(0.0)
-    ended = polled_for(beats, "z", 0.0, 0.25)
+    ended = polled_for(beats, "z", 0.0, 0.1)
     grid = beats.next_due()
     beats.add("z", "b", None, ended)
 
-    rested = ended + 9 * 0.25
+    rested = ended + 30 * 0.1
     assert ended < rested < grid <= 10.0
     assert beats.next_due() == rested
     assert beats.times("z", "b", None, ended, ended, ended).next_poll_at == pytest.approx(rested)
@@ -108,18 +108,18 @@ def test_poll_that_was_asked_for_rests_after_a_long_one_and_the_grid_does_not() 
     assert beats.due(rested) == ["z"]
 
 
-def test_poll_that_was_poked_rests_for_a_third_of_what_one_for_new_tasks_does() -> None:
+def test_poll_that_was_poked_rests_for_a_tenth_of_what_one_for_new_tasks_does() -> None:
     beats = Beats()
     beats.configure("z", 10.0, 0.0)
     beats.add("z", "a", None, 0.0)
     beats.due(0.0)
-    ended = polled_for(beats, "z", 0.0, 0.25)
+    ended = polled_for(beats, "z", 0.0, 0.1)
     beats.add("z", "b", None, ended)
     beats.poke("z", "a")
-    assert beats.next_due() == ended + 3 * 0.25
+    assert beats.next_due() == ended + 3 * 0.1
 
 
-@pytest.mark.parametrize(("new", "rest"), [(True, 9 * 0.05 + 2 * 0.1), (False, 3 * 0.05 + 2 * 0.1)])
+@pytest.mark.parametrize(("new", "rest"), [(True, 30 * 0.05 + 2 * 0.1), (False, 3 * 0.05 + 2 * 0.1)])
 def test_what_the_backend_took_is_rested_for_less_than_our_own_work(new: bool, rest: float) -> None:
     beats = Beats()
     beats.configure("z", 10.0, 0.0)
@@ -182,9 +182,9 @@ def test_polls_that_are_asked_for_without_end_leave_most_of_the_time_to_others()
         begin = beats.next_due()
         beats.due(begin)
         length = (begin - now) * 2  # each task that came meanwhile costs more than there is time for
-        now, polling = polled_for(beats, "z", begin, min(length, 0.5)), polling + min(length, 0.5)
+        now, polling = polled_for(beats, "z", begin, min(length, 0.15)), polling + min(length, 0.15)
 
-    assert 0 < polling <= now / 10 * 1.01
+    assert 0 < polling <= now / 31 * 1.01
 
 
 def test_task_that_comes_during_a_poll_is_told_no_time_before_that_has_ended_and_rested() -> None:
