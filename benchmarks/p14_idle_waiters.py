@@ -1,10 +1,12 @@
 """P14: what 500 idle waiters, 500 event readers and somebody who lists 500 tasks each second cost those who register.
 
-Lockstep registrations over one kept connection, in turns without and with all of them on the same daemon.
+Lockstep registrations over one kept connection, in turns without and with all of them on the same daemon. Each begins when the
+daemon is at rest, or it would be their coming and going that is measured.
 """
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +18,7 @@ WAITERS = 500
 WAIT = 120  # seconds each long-poll would wait
 FAR = 10**9  # above every event: readers wait
 PAGE = 500
+LOOK, QUIET = 0.25, 0.02  # seconds, and of processor time in them while it rests
 
 ROW = Row(
     "P14",
@@ -35,8 +38,10 @@ def measure(bench: Bench) -> None:
         daemon.fill(PAGE)
         watched = daemon.ask("POST", "/v1/tasks", draft("watched"))["uid"]
         for _ in bench.rounds():
+            at_rest(daemon)
             alone = load(daemon.socket, seconds=bench.seconds(3))
             with crowd(daemon.socket, watched):
+                at_rest(daemon)
                 beside = load(daemon.socket, seconds=bench.seconds(3))
             bench.note(
                 times=beside.p99_ms / alone.p99_ms,
@@ -45,6 +50,14 @@ def measure(bench: Bench) -> None:
                 median_times=beside.p50_ms / alone.p50_ms,
             )
         daemon.stop()
+
+
+def at_rest(daemon: Daemon) -> None:
+    """Wait until the daemon has nothing to do but to wait."""
+    before, now = -QUIET, daemon.cpu()
+    while now - before >= QUIET:
+        time.sleep(LOOK)
+        before, now = now, daemon.cpu()
 
 
 @contextmanager

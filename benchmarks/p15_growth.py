@@ -25,6 +25,7 @@ FEW, MANY = 1000, 1_000_000
 POLLED_FEW, POLLED_MANY = 10_000, 100_000
 PIECES, PIECE = 9, 30  # times, operations of each kind at a time
 INTERVAL = 5.0
+WINDOWS = 5  # of one interval, for each of the two
 
 ROW = Row(
     "P15",
@@ -47,11 +48,8 @@ def measure(bench: Bench) -> None:
     for turn in bench.rounds():
         with Stored(bench.home(f"{turn}-few"), FEW) as few, Stored(bench.home(f"{turn}-many"), bench.count(MANY)) as many:
             found = {name: compared(few, many, name) for name in ("register", "move", "page")}
-        small, large = (
-            poll_cost(bench, f"{turn}-p{n}", bench.count(n), zones) for n, zones in ((POLLED_FEW, 10), (POLLED_MANY, 100))
-        )
         bench.note(
-            poll=large / small,
+            poll=polls_compared(bench, turn),
             **{name: large / small for name, (small, large) in found.items()},
             **{f"{name}_us": large for name, (_, large) in found.items()},
         )
@@ -116,16 +114,27 @@ def nobody(_uid: str) -> None:
     return None
 
 
-def poll_cost(bench: Bench, name: str, tasks: int, zones: int) -> float:
-    """Seconds of CPU for one task and poll."""
-    home = bench.home(name)
+def polls_compared(bench: Bench, turn: int) -> float:
+    """What one task and poll of many cost, compared with one of few: both daemons are there, and looked at in turns."""
+    with (
+        watching(bench.home(f"{turn}-p-few"), bench.count(POLLED_FEW), 10) as few,
+        watching(bench.home(f"{turn}-p-many"), bench.count(POLLED_MANY), 100) as many,
+    ):
+        both = [(watch(few, INTERVAL).cpu, watch(many, INTERVAL).cpu) for _ in range(WINDOWS)]
+        few.kill()
+        many.kill()
+    small, large = (statistics.median(each) for each in zip(*both, strict=True))
+    times: float = large / bench.count(POLLED_MANY) / (small / bench.count(POLLED_FEW))
+    return times
+
+
+def watching(home: Path, tasks: int, zones: int) -> Daemon:
+    """A daemon that polls so many tasks."""
     fill(home / "w", tasks, zones)
-    with Daemon(home, config(zones_table(zones), poll_interval=INTERVAL)) as daemon:
-        daemon.until("all were taken in", lambda status: not status["loading"])
-        watch(daemon, INTERVAL)
-        window = watch(daemon, 2 * INTERVAL)
-        daemon.kill()
-    return window.cpu / (tasks * 2)
+    daemon = Daemon(home, config(zones_table(zones), poll_interval=INTERVAL))
+    daemon.until("all were taken in", lambda status: not status["loading"])
+    watch(daemon, INTERVAL)
+    return daemon
 
 
 if __name__ == "__main__":
