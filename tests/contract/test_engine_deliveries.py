@@ -1,29 +1,14 @@
 """What every engine must do with deliveries: order, groups, lanes, the breaker, retries, and what people do with them."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from tornado.platform.asyncio import AsyncIOLoop
 
-from task_daemon.clock import FakeClock
 from task_daemon.core.errors import NotFound
 from task_daemon.core.model import Change, Delivery, DeliveryState, Event, Owner, Task
 from task_daemon.core.ports import Backlog, Later
-from tests.contract.engine_case import ENGINES, Case, a_delivery, a_task, finished
-
-
-@pytest.fixture(params=ENGINES)
-def case(request: pytest.FixtureRequest, io_loop: AsyncIOLoop, short_path: Path, clock: FakeClock) -> Iterator[Case]:
-    case = Case(request.param, short_path, clock)
-    io_loop.run_sync(case.open)
-    yield case
-    for gate in case.gates.values():
-        gate.cancel()
-    io_loop.run_sync(case.engine.close)
-    assert case.fatal == []
+from tests.contract.engine_case import Case, a_delivery, a_task, finished
 
 
 async def ended(case: Case, count: int = 1) -> list[Delivery]:
