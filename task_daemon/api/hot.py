@@ -48,8 +48,8 @@ _encode = msgspec.json.Encoder().encode
 Answerer = Callable[[Api, Caller, bytes, str | None], Awaitable[Reply]]
 """From the body and the Idempotency-Key to the reply. Raises Refusal."""
 
-Ready = list[Reply]
-"""The reply that was made while the store wrote, for when all went well and every task is new; at most one."""
+ReplyTo = Callable[[Sequence[Task], Sequence[Shown], float], Reply]
+"""From new tasks, their views and the seconds after which asking again is worth it to the reply."""
 
 
 class Request(Struct, frozen=True):
@@ -66,15 +66,8 @@ class Request(Struct, frozen=True):
 
 
 async def register(api: Api, caller: Caller, raw: bytes, key: str | None) -> Reply:
-    manager, ready = api.manager, Ready()
-
-    def get_ready(tasks: Sequence[Task]) -> None:
-        ready.append(_registered(tasks[0], *manager.coming(tasks)))
-
-    (added,) = await manager.register((bodies.registration(raw),), caller.owner, key, get_ready)
-    if added.replayed:
-        return await _replayed(manager, added)
-    return ready[0] if ready else _registered(added.task, *manager.fresh((added.task,)))
+    (added,), reply = await _stored(api.manager, (bodies.registration(raw),), caller, key, _registered)
+    return reply or await _replayed(api.manager, added)
 
 
 async def register_old(api: Api, caller: Caller, raw: bytes, _key: str | None) -> Reply:
@@ -87,24 +80,19 @@ async def register_batch(api: Api, caller: Caller, raw: bytes, key: str | None) 
 
 
 async def register_all(api: Api, caller: Caller, registrations: list[Registration], key: str | None) -> Reply:
-    manager, ready = api.manager, Ready()
-
-    def get_ready(tasks: Sequence[Task]) -> None:
-        ready.append(_all_registered(*manager.coming(tasks)))
-
+    manager = api.manager
     try:
-        added = await manager.register(registrations, caller.owner, key, get_ready)
+        added, reply = await _stored(manager, registrations, caller, key, _all_registered)
     except (InvalidBody, UnknownZone, UnknownAction) as refusal:
         if not refusal.members or refusal.members[0][0] == "Idempotency-Key":
             raise
         raise bodies.of_a_batch(refusal, 0) from None
-    tasks, replayed = [each.task for each in added], sum([each.replayed for each in added])
-    if not replayed:
-        return ready[0] if ready else _all_registered(*manager.fresh(tasks))
-    retry_after = manager.retry_after(tasks[0])
-    reply = _all_registered(await manager.views(tasks), retry_after)
-    if replayed == len(added):
-        reply.headers["Idempotency-Replayed"] = "true"
+    if reply is None:
+        tasks = [each.task for each in added]
+        retry_after = manager.retry_after(tasks[0])
+        reply = _all_registered(tasks, await manager.views(tasks), retry_after)
+        if all(each.replayed for each in added):
+            reply.headers["Idempotency-Replayed"] = "true"
     return reply
 
 
@@ -112,12 +100,28 @@ async def ping(_api: Api, _caller: Caller, _raw: bytes, _key: str | None) -> Rep
     return Reply(200, {}, b'"pong"')
 
 
-def _registered(task: Task, views: Sequence[Shown], retry_after: float) -> Reply:
-    headers = {"Location": f"/v1/tasks/{task.uid}", "Retry-After": str(math.ceil(retry_after))}
+async def _stored(
+    manager: TaskManager, registrations: Sequence[Registration], caller: Caller, key: str | None, reply_to: ReplyTo
+) -> tuple[list[Added], Reply | None]:
+    """What was stored, and the reply if every task is new: as a rule it was made while the store wrote."""
+    ready: list[Reply] = []
+
+    def get_ready(tasks: Sequence[Task]) -> None:
+        ready.append(reply_to(tasks, *manager.coming(tasks)))
+
+    added = await manager.register(registrations, caller.owner, key, get_ready)
+    if sum([each.replayed for each in added]):
+        return added, None
+    tasks = [each.task for each in added]
+    return added, ready[0] if ready else reply_to(tasks, *manager.fresh(tasks))
+
+
+def _registered(tasks: Sequence[Task], views: Sequence[Shown], retry_after: float) -> Reply:
+    headers = {"Location": f"/v1/tasks/{tasks[0].uid}", "Retry-After": str(math.ceil(retry_after))}
     return Reply(202, headers, _encode(views[0]))
 
 
-def _all_registered(views: Sequence[Shown], retry_after: float) -> Reply:
+def _all_registered(_tasks: Sequence[Task], views: Sequence[Shown], retry_after: float) -> Reply:
     return Reply(202, {"Retry-After": str(math.ceil(retry_after))}, _encode({"tasks": views}))
 
 

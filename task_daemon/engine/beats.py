@@ -22,9 +22,7 @@ from task_daemon.core.ports import Again, Idle, Times
 
 POKE_GAP = 0.05  # seconds between the starts of two polls of one zone that were asked for, not due
 REST = 3.0  # times what a poll took of this machine: until the next one that was poked; those have a quarter of it at most
-REST_OF_NEW = (
-    30.0  # times: until the next one for new tasks, which can come by the thousand and each wait for an answer meanwhile
-)
+REST_OF_NEW = 30.0  # times: until the next one for new tasks, while others that come by the thousand wait for their answers
 REST_OF_BACKEND = 2.0  # times what the backend took to answer, which left this machine to others
 LONGEST_REST = 5.0  # seconds; where the interval is long and a poll slow, nobody who asked waits for longer than this
 NEW_AT_ONCE = 1000  # new tasks in one poll that is not due for them: so that it does not take long

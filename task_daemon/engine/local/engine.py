@@ -145,11 +145,11 @@ class LocalEngine:
                 meanwhile()
 
         try:
-            answers, _ = await self.store.write(work, settle, True, new, get_ready)
+            answers, _ = await self.store.write(work, settle, new=True, registers=new, meanwhile=get_ready)
         except StoreFull:  # who repeats a registration is answered all the same: it is on disk
             if await self.known(new) < len(new):
                 raise
-            answers, _ = await self.store.write(work, self._ledger.settle_added)
+            answers, _ = await self.store.write(work, settle)
         return answers
 
     async def known(self, new: Sequence[NewTask]) -> int:

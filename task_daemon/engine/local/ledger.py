@@ -12,8 +12,6 @@ from task_daemon.engine.local.tables import Applied, Tables
 
 News = tuple[Sequence[Task], Sequence[Event], Sequence[Delivery]]
 Report = tuple[list[bool], Sequence[Change], list[Applied | None]]
-Packed = Mapping[str, bytes]
-NOTHING: Packed = {}
 
 
 class Ledger:
@@ -69,7 +67,7 @@ class Ledger:
     def _is_watched(self, task: Task) -> bool:
         return self._watched.everything or task.uid in self._watched
 
-    def settle_added(self, result: tuple[list[Added], list[Event]], packed: Packed = NOTHING) -> None:
+    def settle_added(self, result: tuple[list[Added], list[Event]], packed: Mapping[str, bytes]) -> None:
         """Writer thread, right after the commit. `packed`: what `live.pack` has made of the tasks so far, by uid."""
         answers, events = result
         fresh = [answer.task for answer in answers if not answer.replayed]

@@ -1,8 +1,6 @@
 -- name: key
 SELECT fingerprint, uid FROM task WHERE owner = ?1 AND key = ?2 AND key IS NOT NULL
 UNION ALL SELECT fingerprint, uid FROM idempotency WHERE owner = ?1 AND key = ?2 LIMIT 1;
--- name: other_key
-SELECT 1 FROM idempotency WHERE owner = ? AND key = ?;
 -- name: other_keys
 SELECT EXISTS (SELECT 1 FROM idempotency);
 -- name: live

@@ -140,8 +140,9 @@ def finding(query: Query) -> tuple[str, list[object]]:
         clauses.append("EXISTS (SELECT 1 FROM json_each(task.body, '$.labels') WHERE json_each.key = ? AND json_each.value = ?)")
         values += label
     if query.before_uid is not None:
+        clauses.append("{number} < " + BEFORE.format(key="uid", table="task"))
         values += [query.before_uid] * 2
-    parts = [_part(ended, number, clauses, query) for ended, number in _sides(query)]
+    parts = [f"{TASK} WHERE {' AND '.join([ended, *clauses])}".format(number=number) for ended, number in _sides(query)]
     return f"{' UNION ALL '.join(parts)} ORDER BY 3 DESC LIMIT ?", [*values * len(parts), query.limit + 1]
 
 
@@ -151,8 +152,3 @@ def _sides(query: Query) -> list[tuple[str, str]]:
         return [("1" if query.done is None else "ended > 0" if query.done else "ended = 0", "n")]
     live, over = ("ended = 0", "n"), ("ended > 0", "ended")
     return [live, over] if query.done is None else [over if query.done else live]
-
-
-def _part(ended: str, number: str, clauses: Sequence[str], query: Query) -> str:
-    before = [] if query.before_uid is None else [f"{number} < {BEFORE.format(key='uid', table='task')}"]
-    return f"{TASK.format(number=number)} WHERE {' AND '.join([ended, *clauses, *before])}"

@@ -71,7 +71,7 @@ class Tables:
         keys = {(item.task.owner.uid, item.key) for item in new if item.key is not None}
         if len(triples) < len(new) or len(keys) < sum(item.key is not None for item in new):
             return None
-        if self._other_keys and any(self._sql.execute(SQL["other_key"], key).fetchone() for key in keys):
+        if self._other_keys and any(self._key(*key) for key in keys):
             return None
         whole = len(new) in CHUNKS  # a single statement, which does all or nothing by itself
         if not whole:

@@ -233,7 +233,7 @@ async def test_store_in_a_missing_directory_is_refused(short_path: Path) -> None
         ("record", "delivery_id"),
         ("events", "PRIMARY KEY"),
         ("key", "task_key"),
-        ("other_key", "PRIMARY KEY"),
+        ("key", "PRIMARY KEY"),
         ("purge_events", "event_task"),
         ("purge_keys", "idempotency_task"),
     ],
