@@ -10,7 +10,7 @@ from pathlib import Path
 
 from task_daemon.core.model import Mode, Owner, Progress, State, Task
 from task_daemon.core.ports import NewTask
-from task_daemon.engine.local.store import migrate
+from task_daemon.engine.local.migrate import migrate
 from task_daemon.engine.local.tables import Tables
 
 IN_ONE_COMMIT = 10_000

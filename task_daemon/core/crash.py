@@ -11,6 +11,8 @@ VARIABLE = "TASK_DAEMON_CRASH_AT"
 POINTS = (
     "commit.before",
     "commit.after",
+    "burst.before",
+    "burst.after",
     "prepare.before-record",
     "prepare.after-record",
     "start.before",

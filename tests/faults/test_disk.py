@@ -17,8 +17,8 @@ import pytest
 
 from task_client import Client
 from task_client.errors import ClientError, RequestRefused
+from task_daemon.engine.local.migrate import migrations
 from task_daemon.engine.local.reserve import NAME, SIZE, Reserve
-from task_daemon.engine.local.store import migrations
 from tests.conftest import missing
 from tests.daemons import Daemon
 from tests.data.stores.make import ENDED

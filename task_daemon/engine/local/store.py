@@ -16,7 +16,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from importlib import resources
 from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -25,11 +24,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from task_daemon.core import crash
-from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull, StoreTooNew
+from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull
 from task_daemon.core.measures import Measures
 from task_daemon.core.ports import NewTask
 from task_daemon.core.prompt import Prompt
 from task_daemon.engine.local import salvage
+from task_daemon.engine.local.burst import QUICK, Burst
+from task_daemon.engine.local.migrate import migrate, migrations
 from task_daemon.engine.local.reading import Reading
 from task_daemon.engine.local.reserve import Reserve
 from task_daemon.engine.local.tables import Tables
@@ -42,9 +43,8 @@ GROUP = 1000  # operations in one commit, at most
 CACHE = 16_384  # KiB of pages the writer keeps
 CHECKPOINT = 4000  # pages of WAL (16 MiB) until it is taken into the store; every 1000, one of 100 requests would wait for that
 MANY = 20  # registrations of one operation: getting the answer to them ready takes longer than waking the loop for it
-SLOW = 0.001  # seconds a commit takes on a disk that is worth waiting for others
 HUNG = 0.1  # seconds; longer is no property of the disk, but an accident
-PATIENCE = 1 / 8  # of what the last commit took: whoever it answered may be back by then, and shares the next one
+PATIENCE = 1 / 8  # of what the last commit took on a slow disk: whoever it answered may be back by then, and shares the next
 BUSY_TIMEOUT = 5.0  # seconds; somebody may look into the store with another program
 PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 OF_ONE_OPERATION = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
@@ -104,6 +104,7 @@ class Store:
         self._arrived: list[Operation] = []  # in this turn of the loop
         self._pending = 0
         self._at_once = 0  # operations that were under way when the last commit ended
+        self._turn = threading.Lock()  # held by whoever commits
         self._gate = threading.Lock()  # so that nothing is queued behind the end
         self._closed = False
         self._broken: BaseException | None = None
@@ -155,13 +156,20 @@ class Store:
         Raises what `work` raises, StoreFull, OutcomeUnknown, Degraded, Draining.
         """
         answer: asyncio.Future[T] = Prompt(loop=self._loop) if registers else self._loop.create_future()
+        operation = Operation(work, settle, answer, new, registers, meanwhile)
         self._expect()
+        if len(registers) == 1 and self._pending == 1 and self._burst.goes_on(time.perf_counter()):
+            result = self._commit_here(operation)
+            if result is not None:
+                self._resolve([(answer, result)])
+                self._loop.call_soon(self._resolve, [], 1)  # until then it counts as under way for others of this turn
+                return answer
         if not self._arrived:
             self._loop.call_soon(self._pass_on)
         if meanwhile is not None and len(registers) < MANY:
             self._loop.call_soon(meanwhile)  # in the time that the writer takes to wake up
-            meanwhile = None
-        self._arrived.append(Operation(work, settle, answer, new, registers, meanwhile))
+            operation.meanwhile = None
+        self._arrived.append(operation)
         return answer
 
     def write_blocking(self, work: Callable[[Tables], T], settle: Callable[[T], None] | None = None) -> T:
@@ -221,6 +229,7 @@ class Store:
             self.connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}").fetchall()
             migrate(self.connection, self.path)
             self.tables = Tables(self.connection)
+            self._burst = Burst(self.connection, CHECKPOINT, BUSY_TIMEOUT)
             self._inode = os.stat(self.path).st_ino
             self._reading = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode=ro",
@@ -257,7 +266,7 @@ class Store:
     def _work(self) -> None:
         while (group := self._operations.get()) is not None:
             ended = False
-            patience = time.monotonic() + min(self.commit_seconds, HUNG) * PATIENCE if self.commit_seconds > SLOW else 0.0
+            patience = time.monotonic() + min(self.commit_seconds, HUNG) * PATIENCE if self.commit_seconds > QUICK else 0.0
             while len(group) < GROUP and not ended:
                 wait = patience - time.monotonic() if len(group) < self._at_once else 0.0
                 try:
@@ -271,11 +280,49 @@ class Store:
             for operation in group:
                 if operation.meanwhile is not None:
                     self._on_loop(operation.meanwhile)  # it gets the interpreter lock when SQLite has come to work
-            results = self._commit(group)
+            with self._turn:
+                results = self._commit(group)
             self._at_once = self._pending
+            self._burst.count(self._at_once == 1 and bool(group[0].registers), self.commit_seconds, time.perf_counter())
             self._answer(group, results)
             if ended:
                 return
+
+    def _commit_here(self, operation: Operation) -> Result | None:
+        """In the middle of a burst, on the loop: store one registration in one statement, which is a transaction of its own.
+        None, and nothing stored, if the thread has to: something is known already, or does not go on without waiting."""
+        if self._broken is not None or self.full or not self._turn.acquire(blocking=False):
+            return None
+        try:
+            if operation.meanwhile is not None:
+                operation.meanwhile()
+                operation.meanwhile = None
+            result = self._insert(operation)
+        finally:
+            self._turn.release()
+        self._burst.count(result is not None, self.commit_seconds, time.perf_counter())
+        return result
+
+    def _insert(self, operation: Operation) -> Result | None:
+        started = time.perf_counter()
+        within = False
+        try:
+            self._burst.begin()
+            crash.reach("burst.before")
+            within = True
+            stored = self.tables.add_new([operation.registers])
+            within = False
+            if stored is None:
+                return None
+            crash.reach("burst.after")
+            self._check_place()
+        except Exception as error:
+            if _code(error) in PASSING:  # another program has locked the store
+                self.tables.reread()
+                return None
+            return self._failed([operation], error, within)[0]
+        self._count(started, 1)
+        return self._settled([operation], [(stored[0], None)])[0]
 
     def _commit(self, group: list[Operation]) -> list[Result]:
         """One transaction; the results in the order of the group."""
@@ -287,6 +334,7 @@ class Store:
         started = time.perf_counter()
         within = False
         try:
+            self._burst.end()
             self.connection.execute("BEGIN IMMEDIATE")
             within = True
             results = self._attempt_all(group)
@@ -297,11 +345,14 @@ class Store:
             self._check_place()
         except Exception as error:
             return self._failed(group, error, within)
+        self._count(started, len(group))
+        return self._settled(group, results)
+
+    def _count(self, started: float, operations: int) -> None:
         self.commit_seconds = time.perf_counter() - started
         self.commits += 1
         self._measures.commit.add(self.commit_seconds)
-        self._measures.operations += len(group)
-        return self._settled(group, results)
+        self._measures.operations += operations
 
     def _check_place(self) -> None:
         """Files that were removed or replaced can be written to without an error, and are gone when they are closed (2 us)."""
@@ -343,7 +394,7 @@ class Store:
             self.tables.reread()
         except sqlite3.Error as second:
             return self._unknown(group, second)
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        code = _code(error)
         if code == sqlite3.SQLITE_FULL:
             log.error("cannot write to the store: %s", error)
             if self._reserve.give_up() or {operation.new for operation in group} == {True, False}:
@@ -415,34 +466,14 @@ def _full() -> StoreFull:
     return StoreFull("cannot write to the store: its disk is full; free some space", retry_after=10.0)
 
 
+def _code(error: BaseException) -> int:
+    """Of SQLite; that of no particular error if it has none."""
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
+
+
 def _damaged(error: BaseException) -> bool:
     """Whether what was stored cannot be read back: damaged pages, bytes that are no text, a row that makes no sense."""
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         return code in salvage.DAMAGED or "decode" in str(error).lower()
     return isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
-
-
-def migrations() -> list[str]:
-    folder = resources.files(__package__).joinpath("migrations")
-    return [
-        entry.read_text("utf-8")
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".sql")
-    ]
-
-
-def migrate(connection: sqlite3.Connection, path: Path, to: int | None = None) -> None:
-    """Bring the store to this version, or `to` one, each numbered step in a transaction. Raises StoreTooNew for a later one."""
-    steps = migrations()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(steps):
-        raise StoreTooNew(
-            f"cannot open the store {path}: it has version {version} and this daemon knows up to {len(steps)}; "
-            "install the newer daemon again, or use another workspace"
-        )
-    for number, script in enumerate(steps[version:to], version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};")
-        crash.reach("migrate.inside")
-        connection.execute("COMMIT")
-        crash.reach("migrate.between")

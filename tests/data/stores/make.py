@@ -6,7 +6,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from task_daemon.engine.local.store import migrations
+from task_daemon.engine.local.migrate import migrations
 from tests.daemons import Daemon
 from tests.waiting import eventually
 

@@ -15,9 +15,10 @@ from task_daemon.core.errors import Conflict, Degraded, Draining, OutcomeUnknown
 from task_daemon.core.model import Query
 from task_daemon.core.ports import NewTask
 from task_daemon.engine.local import store as store_module
+from task_daemon.engine.local.migrate import migrate
 from task_daemon.engine.local.reading import Reading, finding
 from task_daemon.engine.local.rows import SQL, event_of, repeated
-from task_daemon.engine.local.store import Store, migrate
+from task_daemon.engine.local.store import Store
 from task_daemon.engine.local.tables import Tables
 from tests.making import a_task
 from tests.waiting import eventually

@@ -1,0 +1,52 @@
+"""When a registration is committed by the event loop itself, and when by the store's thread.
+
+A change of threads and back costs more than the flush of a quick disk. Somebody who registers one task after the other, each
+after the answer to the one before, pays for both each time, and nobody gains by it. So in the middle of such a burst the loop
+commits. It stands still for as long as that takes, which is why all of this has to hold: the last commits were quick, each was
+for one operation with nothing else under way, and the last one has only just ended. Whoever registers now and then, beside
+others, or on a slow disk is never served so. A disk that begins to hang in the middle of a burst holds the loop up (the watchdog
+sees that). What may take long on any disk is left to the thread: taking the WAL into the store, and waiting for another program
+that has locked it.
+"""
+
+import sqlite3
+
+BEGINS_AFTER = 4  # commits in a row
+QUICK = 0.001  # seconds a commit takes
+JUST_NOW = 0.005  # seconds since the last one
+MOST = 250  # commits of the loop until the thread makes one, which takes a WAL that has grown into the store
+
+
+class Burst:
+    """`checkpoint`: pages of WAL; `busy_timeout`: seconds. Both are what the connection has while the thread commits."""
+
+    def __init__(self, connection: sqlite3.Connection, checkpoint: int, busy_timeout: float) -> None:
+        self._connection = connection
+        self._settings = checkpoint, round(busy_timeout * 1000)
+        self._alone = 0  # commits in a row that were quick, and for one operation each
+        self._last = 0.0
+        self._here = 0  # commits of the loop since the last one of the thread
+
+    def goes_on(self, now: float) -> bool:
+        """Whether the loop may commit. `now`: of `time.perf_counter`."""
+        return self._alone >= BEGINS_AFTER and self._here < MOST and now - self._last < JUST_NOW
+
+    def begin(self) -> None:
+        """The loop commits next; `end`: the thread does."""
+        if not self._here:
+            self._set(0, 0)
+        self._here += 1
+
+    def end(self) -> None:
+        if self._here:
+            self._set(*self._settings)
+        self._here = 0
+
+    def count(self, alone: bool, took: float, now: float) -> None:
+        """A commit has ended. `alone`: it was for one operation, with nothing else under way."""
+        self._alone = self._alone + 1 if alone and took < QUICK else 0
+        self._last = now
+
+    def _set(self, checkpoint: int, busy_timeout: int) -> None:
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {checkpoint}").fetchall()
+        self._connection.execute(f"PRAGMA busy_timeout = {busy_timeout}").fetchall()
