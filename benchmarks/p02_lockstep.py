@@ -26,7 +26,7 @@ ROW = Row(
         Figure("share", "of that", "×"),
         Figure("cpu", "CPU of the daemon for one", "µs"),
     ],
-    note="the limit has no checks, no indexes, no event and no change of threads; on a disk that flushes sooner it is higher",
+    note="the limit has no checks, no indexes and no event; on a disk that flushes sooner it is higher",
 )
 
 
