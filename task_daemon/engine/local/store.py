@@ -294,9 +294,6 @@ class Store:
         if self._broken is not None or self.full or not self._turn.acquire(blocking=False):
             return None
         try:
-            if operation.meanwhile is not None:
-                operation.meanwhile()
-                operation.meanwhile = None
             result = self._insert(operation)
         finally:
             self._turn.release()
@@ -304,12 +301,14 @@ class Store:
         return result
 
     def _insert(self, operation: Operation) -> Result | None:
-        started = time.perf_counter()
-        within = False
+        within = True
         try:
+            if operation.meanwhile is not None:
+                operation.meanwhile()
+                operation.meanwhile = None
+            started = time.perf_counter()
             self._burst.begin()
             crash.reach("burst.before")
-            within = True
             stored = self.tables.add_new([operation.registers])
             within = False
             if stored is None:

@@ -131,6 +131,22 @@ async def test_what_is_known_already_is_found_by_the_thread(registering: Registe
     assert await registering.sequences() == list(range(1, BEGINS_AFTER + 3))
 
 
+async def test_nothing_is_stored_when_getting_the_answer_ready_fails(registering: Registering) -> None:
+    await registering.until_the_loop_commits()
+    new = [NewTask(a_task(id="d"))]
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await registering.store.write(lambda tables: tables.add(new, lambda _uid: None), registers=new, meanwhile=fail)
+    await asyncio.sleep(0)
+    assert not registering.store.busy
+    await registering.one("e")
+    assert registering.stored() == BEGINS_AFTER + 2
+    assert registering.fatal == []
+
+
 async def test_the_wal_does_not_grow_in_a_long_burst(
     io_loop: AsyncIOLoop, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
