@@ -14,8 +14,8 @@ class Prompt(asyncio.Future[T]):
     """The task that awaits it goes on within `set_result`: each turn of the loop asks the kernel what is new, and gives the
     interpreter lock away meanwhile.
 
-    The result is set by a callback of the loop, never by a task: no task can go on within another. All else is as with any
-    future: whoever waits beside the first, an exception and being cancelled are told in the next turn.
+    The result is set by a callback of the loop, or before anybody waits: no task can go on within another. All else is as with
+    any future: whoever waits beside the first, an exception and being cancelled are told in the next turn.
     """
 
     _first: tuple[Told, Context | None] | None = None

@@ -3,10 +3,10 @@
 A change of threads and back costs more than the flush of a quick disk. Somebody who registers one task after the other, each
 after the answer to the one before, pays for both each time, and nobody gains by it. So in the middle of such a burst the loop
 commits. It stands still for as long as that takes, which is why all of this has to hold: the last commits were quick, each was
-for one operation with nothing else under way, and the last one has only just ended. Whoever registers now and then, beside
-others, or on a slow disk is never served so. A disk that begins to hang in the middle of a burst holds the loop up (the watchdog
-sees that). What may take long on any disk is left to the thread: taking the WAL into the store, and waiting for another program
-that has locked it.
+for one operation with nothing else under way, and the last one has only just ended. Whoever registers now and then or on a slow
+disk is never served so, and of several that come in one turn of the loop only the first; one slow commit ends the burst. A disk
+that begins to hang in the middle of it holds the loop up until it goes on (the watchdog sees that). Two things that may take
+long on any disk are left to the thread: taking the WAL into the store, and waiting for another program that has locked it.
 """
 
 import sqlite3
@@ -33,9 +33,9 @@ class Burst:
 
     def begin(self) -> None:
         """The loop commits next; `end`: the thread does."""
-        if not self._here:
-            self._set(0, 0)
         self._here += 1
+        if self._here == 1:
+            self._set(0, 0)
 
     def end(self) -> None:
         if self._here:

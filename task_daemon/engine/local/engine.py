@@ -3,8 +3,9 @@
 Who may touch what:
 - The ledger's lock guards the plan of the beats and the live tasks, and is held for moments only: never across SQL,
   a handler or another lock. `LiveTasks.get` alone is used without it (one look into a dictionary).
-- Durable changes reach memory on the writer thread, right after their commit and in the order of commits (`Ledger.settle_*`);
-  what the loop must hear of them waits there and is told by `_committed`, one call for each commit.
+- Durable changes reach memory on the thread that commits (the writer, in a burst the loop), right after their commit and in
+  the order of commits (`Ledger.settle_*`); what the loop must hear of them waits there and is told by `_committed`, one call for
+  each commit.
 - Changes that are not durable reach memory at once, on the caller's thread, compared by `task_seq` like the others.
 - The outbox and the courier belong to the event loop alone, and so does `tick`, which dispatches whatever is due.
 - A poll's token is raised when it starts and looked at inside the transaction that writes its results; whoever was abandoned

@@ -1,4 +1,4 @@
-"""How changes reach memory: durable ones on the writer thread after their commit, the others at once, under one lock."""
+"""How changes reach memory: durable ones on the thread that commits, the others at once, under one lock."""
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -46,7 +46,7 @@ class Ledger:
         return beat is not None and not self.beats.is_newest(beat.zone, beat.token)
 
     def apply(self, tables: Tables, beat: Beat | None, changes: Sequence[Change]) -> Report:
-        """Writer thread, inside the transaction."""
+        """On the thread that commits, inside the transaction."""
         with self.lock:
             if self._fenced(beat):
                 return [False] * len(changes), (), []
@@ -68,19 +68,20 @@ class Ledger:
         return self._watched.everything or task.uid in self._watched
 
     def settle_added(self, result: tuple[list[Added], list[Event]], packed: Mapping[str, bytes]) -> None:
-        """Writer thread, right after the commit. `packed`: what `live.pack` has made of the tasks so far, by uid."""
+        """On the thread that commits, right afterwards. `packed`: what `live.pack` has made of the tasks so far, by uid."""
         answers, events = result
         fresh = [answer.task for answer in answers if not answer.replayed]
         self._note(fresh)
         now = self._clock.monotonic()
         with self.lock:
-            for alike in _alike(fresh):
+            # While the stored tasks are loaded, one may have been read between its commit and here.
+            for alike in _alike(fresh if self.touched is None else [task for task in fresh if task.uid not in self.live]):
                 self.live.add(alike, packed)
                 self.beats.add_all(alike[0].zone, [task.uid for task in alike], alike[0].poll_interval, now)
             self._news.append((fresh, events, ()))
 
     def settle_applied(self, result: Report) -> None:
-        """Writer thread, right after the commit: fills in the answers, in the order of the changes."""
+        """On the thread that commits, right afterwards: fills in the answers, in the order of the changes."""
         answers, changes, applied = result
         self._note([one.task for one in applied if one is not None])
         left = iter(applied)

@@ -13,7 +13,7 @@ NAME = "reserve"
 
 
 class Reserve:
-    """A file of blocks that are allocated and never written. Belongs to the writer thread.
+    """A file of blocks that are allocated and never written. Belongs to whoever commits.
 
     `missing`: the disk is full, or was until now. It is made again only when there is twice as much room as it takes, so that
     the space it gave up does not look like space that came back.

@@ -1,4 +1,4 @@
-"""The store: SQLite in WAL mode with synchronous=FULL; one thread that writes, one that reads.
+"""The store: SQLite in WAL mode with synchronous=FULL; one thread that writes (in a burst the loop: burst.py), one that reads.
 
 The writer owns the only connection that writes and checkpoints: two connections doing that at one instant can corrupt a WAL
 file (SQLite 3.7.0 to 3.51.2, the WAL-reset bug; fixed in 3.51.3). It commits in groups: whatever arrived while the last fsync
@@ -57,9 +57,10 @@ Result = tuple[Any, BaseException | None]
 
 
 class Operation:
-    """`work` runs inside the transaction, `settle` on the writer thread right after the commit, in the order of commits.
-    `new`: it takes new work in, which a full disk refuses before anything else. `registers`: that is all it does, those of
-    several operations can be stored at once, and who waits for it goes on in the turn of the loop that hears of the commit.
+    """`work` runs inside the transaction, `settle` right after the commit, in the order of commits; both on the writer thread
+    (in a burst `settle` on the loop). `new`: it takes new work in, which a full disk refuses before anything else. `registers`:
+    that is all it does, those of several operations can be stored at once, and who waits for it goes on in the turn of the loop
+    that hears of the commit.
     `meanwhile`: to be called on the loop as soon as the writer needs no more of this machine than the disk and SQLite."""
 
     __slots__ = ("answer", "meanwhile", "new", "registers", "settle", "work")
@@ -129,6 +130,7 @@ class Store:
         self._reading.close()
         try:
             if self._broken is None:
+                self._burst.end()
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self.connection.close()
         except sqlite3.Error as error:
@@ -166,8 +168,8 @@ class Store:
                 return answer
         if not self._arrived:
             self._loop.call_soon(self._pass_on)
-        if meanwhile is not None and len(registers) < MANY:
-            self._loop.call_soon(meanwhile)  # in the time that the writer takes to wake up
+        if operation.meanwhile is not None and len(registers) < MANY:
+            self._loop.call_soon(operation.meanwhile)  # in the time that the writer takes to wake up
             operation.meanwhile = None
         self._arrived.append(operation)
         return answer
@@ -291,10 +293,10 @@ class Store:
     def _commit_here(self, operation: Operation) -> Result | None:
         """In the middle of a burst, on the loop: store one registration in one statement, which is a transaction of its own.
         None, and nothing stored, if the thread has to: something is known already, or does not go on without waiting."""
-        if self._broken is not None or self.full or not self._turn.acquire(blocking=False):
+        if not self._turn.acquire(blocking=False):
             return None
         try:
-            result = self._insert(operation)
+            result = None if self._broken is not None or self.full else self._insert(operation)
         finally:
             self._turn.release()
         self._burst.count(result is not None, self.commit_seconds, time.perf_counter())
@@ -316,10 +318,9 @@ class Store:
             crash.reach("burst.after")
             self._check_place()
         except Exception as error:
-            if _code(error) in PASSING:  # another program has locked the store
-                self.tables.reread()
-                return None
-            return self._failed([operation], error, within)[0]
+            within = within and not isinstance(error, MemoryError)  # SQLite's, too: from after the flush, perhaps
+            results = self._failed([operation], error, within)
+            return None if _code(error) in PASSING and self._broken is None else results[0]  # another program has locked it
         self._count(started, 1)
         return self._settled([operation], [(stored[0], None)])[0]
 

@@ -1,7 +1,7 @@
 """What is written, in SQL: each method is one operation inside a transaction that the store begins and commits.
 
 An operation that is refused (Conflict, a key used for another body) is refused before it wrote anything, so it spoils no
-other one of the same commit. Writer thread only.
+other one of the same commit. One new registration may be stored without that transaction. Used by whoever commits.
 """
 
 import sqlite3

@@ -91,6 +91,17 @@ async def test_i5_the_thread_commits_on_a_slow_disk_and_for_who_registers_now_an
     assert registering.by == [False] * 20
 
 
+@pytest.mark.parametrize("limit", ["QUICK", "JUST_NOW"])
+async def test_i5_a_burst_ends_with_a_slow_commit_or_a_pause(
+    limit: str, registering: Registering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registering.until_the_loop_commits()
+    monkeypatch.setattr(burst_module, limit, 0.0)
+    await registering.one("d")
+    await registering.one("e")
+    assert registering.by == [limit == "QUICK", False]
+
+
 async def test_the_thread_commits_together_what_comes_in_one_turn(registering: Registering) -> None:
     await registering.until_the_loop_commits()
     before = registering.store.commits
@@ -129,6 +140,47 @@ async def test_what_is_known_already_is_found_by_the_thread(registering: Registe
     assert registering.stored() == BEGINS_AFTER + 1
     await registering.one("d")
     assert await registering.sequences() == list(range(1, BEGINS_AFTER + 3))
+
+
+async def test_the_answer_is_made_ready_once_when_the_thread_has_to_look(registering: Registering) -> None:
+    await registering.until_the_loop_commits()
+    new, ready = [NewTask(a_task(id="before-0", timeout=61.0))], []
+    with pytest.raises(Conflict):
+        await registering.store.write(
+            lambda tables: tables.add(new, lambda _uid: None), registers=new, meanwhile=lambda: ready.append(1)
+        )
+    await asyncio.sleep(0)
+    assert ready == [1]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), sqlite3.OperationalError("the disk does not answer")])
+async def test_i10_outcome_is_unknown_when_it_cannot_be_told_whether_the_flush_came_first(
+    error: Exception, registering: Registering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registering.until_the_loop_commits()
+
+    def fail(_parts: object) -> None:
+        raise error
+
+    if isinstance(error, sqlite3.OperationalError):
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    monkeypatch.setattr(registering.store.tables, "add_new", fail)
+    with pytest.raises(OutcomeUnknown):
+        await registering.one("d")
+
+
+async def test_i10_outcome_is_unknown_when_the_store_cannot_be_read_again(
+    registering: Registering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise sqlite3.OperationalError("the disk does not answer")
+
+    await registering.until_the_loop_commits()
+    monkeypatch.setattr(registering.store.tables, "reread", fail)
+    with closing(sqlite3.connect(registering.path, isolation_level=None)) as beside:
+        beside.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OutcomeUnknown):
+            await registering.one("d")
 
 
 async def test_nothing_is_stored_when_getting_the_answer_ready_fails(registering: Registering) -> None:
