@@ -73,10 +73,11 @@ async def test_check_ends_unfinished_when_the_engine_closes_and_the_wal_can_be_t
 
 async def test_writing_goes_on_while_the_store_is_checked(tmp_path: Path) -> None:
     path = store(tmp_path, 50_000)
-    checking = asyncio.ensure_future(Checker(path).check())
-    await asyncio.sleep(0)
     with closing(sqlite3.connect(path, timeout=0)) as writer:
+        writer.execute("SELECT count(*) FROM task").fetchone()  # whoever is the first to open the WAL locks it for a moment
+        checking = asyncio.ensure_future(Checker(path).check())
+        await asyncio.sleep(0)
         writer.execute("INSERT INTO task VALUES ('meanwhile', '')")
         writer.commit()
 
-    assert (await asyncio.wait_for(checking, 30)).findings == []
+        assert (await asyncio.wait_for(checking, 30)).findings == []
