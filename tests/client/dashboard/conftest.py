@@ -28,7 +28,7 @@ id = "quick-*"
 finish_after = 0.2
 [[zones.vm1.scenario]]
 id = "full-*"
-finish_after = 0.2
+finish_after = 2
 fail_at = 50
 message = "No space left on device"
 [[zones.vm1.scenario]]
