@@ -8,6 +8,8 @@ of each is compared.
 import sqlite3
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.harness.daemon import Daemon, config
@@ -121,20 +123,19 @@ def polls_compared(bench: Bench, turn: int) -> float:
         watching(bench.home(f"{turn}-p-many"), bench.count(POLLED_MANY), 100) as many,
     ):
         both = [(watch(few, INTERVAL).cpu, watch(many, INTERVAL).cpu) for _ in range(WINDOWS)]
-        few.kill()
-        many.kill()
     small, large = (statistics.median(each) for each in zip(*both, strict=True))
     times: float = large / bench.count(POLLED_MANY) / (small / bench.count(POLLED_FEW))
     return times
 
 
-def watching(home: Path, tasks: int, zones: int) -> Daemon:
-    """A daemon that polls so many tasks."""
+@contextmanager
+def watching(home: Path, tasks: int, zones: int) -> Iterator[Daemon]:
+    """A daemon that polls so many tasks, and is killed at the end."""
     fill(home / "w", tasks, zones)
-    daemon = Daemon(home, config(zones_table(zones), poll_interval=INTERVAL))
-    daemon.until("all were taken in", lambda status: not status["loading"])
-    watch(daemon, INTERVAL)
-    return daemon
+    with Daemon(home, config(zones_table(zones), poll_interval=INTERVAL)) as daemon:
+        daemon.until("all were taken in", lambda status: not status["loading"])
+        watch(daemon, INTERVAL)
+        yield daemon
 
 
 if __name__ == "__main__":

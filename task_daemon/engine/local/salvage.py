@@ -54,7 +54,7 @@ def examine(path: Path, version: int, make: Make) -> str | None:
             if verdict == "ok" and connection.execute("PRAGMA user_version").fetchone() == (version,):
                 verdict = _strange_tables(connection, version, make) or (thorough and _strange_row(connection)) or verdict
     except BROKEN as error:
-        if isinstance(error, sqlite3.Error) and _code(error) not in DAMAGED:
+        if isinstance(error, sqlite3.Error) and code_of(error) not in DAMAGED:
             raise  # a full disk, no permission, no descriptor: the store itself may be in order
         return str(error)
     return None if verdict == "ok" else str(verdict)
@@ -109,9 +109,9 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary code. What has none was raised by Python: a text that is not UTF-8."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+def code_of(error: BaseException, otherwise: int = sqlite3.SQLITE_CORRUPT) -> int:
+    """SQLite's primary code. An sqlite3.Error that has none was raised by Python: a text that is not UTF-8."""
+    return int(getattr(error, "sqlite_errorcode", otherwise)) & 0xFF
 
 
 def _version(path: Path) -> int:

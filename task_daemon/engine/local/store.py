@@ -320,7 +320,8 @@ class Store:
         except Exception as error:
             within = within and not isinstance(error, MemoryError)  # SQLite's, too: from after the flush, perhaps
             results = self._failed([operation], error, within)
-            return None if _code(error) in PASSING and self._broken is None else results[0]  # another program has locked it
+            locked = salvage.code_of(error, sqlite3.SQLITE_ERROR) in PASSING and self._broken is None  # by another program
+            return None if locked else results[0]
         self._count(started, 1)
         return self._settled([operation], [(stored[0], None)])[0]
 
@@ -394,7 +395,7 @@ class Store:
             self.tables.reread()
         except sqlite3.Error as second:
             return self._unknown(group, second)
-        code = _code(error)
+        code = salvage.code_of(error, sqlite3.SQLITE_ERROR)
         if code == sqlite3.SQLITE_FULL:
             log.error("cannot write to the store: %s", error)
             if self._reserve.give_up() or {operation.new for operation in group} == {True, False}:
@@ -466,14 +467,8 @@ def _full() -> StoreFull:
     return StoreFull("cannot write to the store: its disk is full; free some space", retry_after=10.0)
 
 
-def _code(error: BaseException) -> int:
-    """Of SQLite; that of no particular error if it has none."""
-    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
-
-
 def _damaged(error: BaseException) -> bool:
     """Whether what was stored cannot be read back: damaged pages, bytes that are no text, a row that makes no sense."""
     if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-        return code in salvage.DAMAGED or "decode" in str(error).lower()
+        return salvage.code_of(error) in salvage.DAMAGED or "decode" in str(error).lower()
     return isinstance(error, msgspec.DecodeError | UnicodeDecodeError)

@@ -16,22 +16,17 @@ from task_daemon.core.ports import NewTask
 from task_daemon.engine.local import burst as burst_module
 from task_daemon.engine.local import store as store_module
 from task_daemon.engine.local.burst import BEGINS_AFTER, JUST_NOW, MOST, QUICK, Burst
-from task_daemon.engine.local.store import Store
+from tests.engine.local.test_store import Open, kept_open
 from tests.making import a_task
 
 
-class Registering:
+class Registering(Open):
     """`by`: for each commit of a registration that went well, whether the loop made it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path / "store.db"
+        super().__init__(path)
+        self.path = self.store.path
         self.by: list[bool] = []
-        self.fatal: list[BaseException] = []
-        self.told = 0
-        self.store = Store(self.path, self._count, self.fatal.append)
-
-    def _count(self) -> None:
-        self.told += 1
 
     async def one(self, name: str, timeout: float = 60.0) -> None:
         new = [NewTask(a_task(id=name, timeout=timeout))]
@@ -66,10 +61,7 @@ def every_disk_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def registering(io_loop: AsyncIOLoop, short_path: Path) -> Iterator[Registering]:
-    registering = Registering(short_path)
-    io_loop.run_sync(lambda: registering.store.open(0.0))
-    yield registering
-    io_loop.run_sync(registering.store.close)
+    yield from kept_open(io_loop, Registering(short_path))
 
 
 async def test_the_loop_commits_what_is_registered_one_after_the_other(registering: Registering) -> None:
@@ -78,7 +70,7 @@ async def test_the_loop_commits_what_is_registered_one_after_the_other(registeri
         await registering.one(f"d-{number}")
     assert registering.by == [True] * 5
     assert registering.stored() == BEGINS_AFTER + 6
-    assert registering.told == BEGINS_AFTER + 6
+    assert registering.committed == BEGINS_AFTER + 6
 
 
 @pytest.mark.parametrize("limit", ["QUICK", "JUST_NOW"])

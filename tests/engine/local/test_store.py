@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from tornado.platform.asyncio import AsyncIOLoop
@@ -42,12 +43,19 @@ class Open:
         return len((await self.store.read(lambda look: look.find(Query(limit=10_000))))[0])
 
 
-@pytest.fixture
-def opened(io_loop: AsyncIOLoop, short_path: Path) -> Iterator[Open]:
-    opened = Open(short_path)
+Opened = TypeVar("Opened", bound=Open)
+
+
+def kept_open(io_loop: AsyncIOLoop, opened: Opened) -> Iterator[Opened]:
+    """For a fixture: open until the test is over."""
     io_loop.run_sync(lambda: opened.store.open(0.0))
     yield opened
     io_loop.run_sync(opened.store.close)
+
+
+@pytest.fixture
+def opened(io_loop: AsyncIOLoop, short_path: Path) -> Iterator[Open]:
+    yield from kept_open(io_loop, Open(short_path))
 
 
 async def test_operations_share_commits_when_they_arrive_together(opened: Open) -> None:
