@@ -14,6 +14,7 @@ import heapq
 import math
 import zlib
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from task_daemon.core.backoff import before_poll
@@ -42,7 +43,7 @@ class _Group:
     __slots__ = ("due", "last", "uids")
 
     def __init__(self, due: float) -> None:
-        self.uids: set[str] = set()
+        self.uids: dict[str, None] = {}  # in the order they came, which is that of their rows on disk
         self.due = due
         self.last: float | None = None  # wall time of the last poll
 
@@ -56,7 +57,7 @@ class _Zone:
         self.groups: dict[Place, _Group] = {}
         self.due: list[tuple[float, Place]] = []  # heap, one entry for each group not being polled
         self.fresh: dict[str, None] = {}  # never polled, in the order they came
-        self.poked: set[str] = set()
+        self.poked: dict[str, None] = {}
         self.whole = False  # all groups were poked
         self.not_before = 0.0
         self.last_start = -NEVER
@@ -72,7 +73,7 @@ class _Zone:
         self.planned = NEVER
         self.due_at = 0.0  # the poll that is queued was due then
         self.taken: list[Place] = []  # of the groups being polled
-        self.taken_soon: set[str] = set()
+        self.taken_soon: dict[str, None] = {}
         self.since: float | None = None  # wall time the poll under way started
 
     def place(self, uid: str, interval: float | None) -> Place:
@@ -170,9 +171,8 @@ class Beats:
                 group = zone.groups[place] = _Group(zone.grid(place, now))
                 heapq.heappush(zone.due, (group.due, place))
                 first = True
-            group.uids.update(some)
-        for uid in uids:
-            zone.fresh[uid] = None
+            group.uids.update(dict.fromkeys(some))
+        zone.fresh.update(dict.fromkeys(uids))
         if first or zone.idle:
             zone.idle = False
             self._replan(zone)
@@ -184,10 +184,9 @@ class Beats:
             return
         group = zone.groups.get(zone.place(uid, interval))
         if group is not None:
-            group.uids.discard(uid)
-        zone.fresh.pop(uid, None)
-        for soon in (zone.poked, zone.taken_soon):
-            soon.discard(uid)
+            group.uids.pop(uid, None)
+        for soon in (zone.fresh, zone.poked, zone.taken_soon):
+            soon.pop(uid, None)
 
     def poke(self, zone_name: str, uid: str | None = None) -> None:
         """Poll soon: all of the zone, or at least this task. A zone that backs off still waits for the end of that."""
@@ -197,7 +196,7 @@ class Beats:
         if uid is None:
             zone.whole = True
         elif uid not in zone.fresh:
-            zone.poked.add(uid)
+            zone.poked[uid] = None
         zone.idle = False
         self._replan(zone)
 
@@ -255,19 +254,20 @@ class Beats:
                 group.last = wall
             else:
                 del zone.groups[place]
-        zone.taken_soon = zone.poked.union(zone.take_fresh())
-        zone.poked, zone.whole = set(), False
+        zone.taken_soon = zone.poked | dict.fromkeys(zone.take_fresh())
+        zone.poked, zone.whole = {}, False
         return zone.token
 
     def uids(self, zone_name: str, token: int) -> list[str]:
-        """Tasks the poll under way is to look at."""
+        """Tasks the poll under way is to look at, each group in the order in which its tasks came: what they have in common
+        on disk is then written once for many of them."""
         zone = self._zones.get(zone_name)
         if zone is None or zone.token != token:
             return []
         groups = [zone.groups[place].uids for place in zone.taken]
         if len(groups) == 1 and not zone.taken_soon:
             return list(groups[0])
-        return list(zone.taken_soon.union(*groups))
+        return list(dict.fromkeys(chain(*groups, zone.taken_soon)))
 
     def is_newest(self, zone_name: str, token: int) -> bool:
         zone = self._zones.get(zone_name)
@@ -360,7 +360,7 @@ class Beats:
             group = zone.groups[place]
             group.due = now + wait if wait is not None else zone.grid(place, zone.last_start)
             heapq.heappush(zone.due, (group.due, place))
-        zone.taken, zone.taken_soon = [], set()
+        zone.taken, zone.taken_soon = [], {}
         zone.state, zone.since = WAITING, None
         zone.idle = isinstance(outcome, Idle) and not (zone.fresh or zone.poked or zone.whole)
         self._replan(zone)

@@ -159,6 +159,34 @@ def test_crowd_of_new_tasks_is_polled_in_parts_first_come_first_and_whole_with_t
     assert beats.next_due() == pytest.approx(grid + 10.0), "nobody is new any more"
 
 
+def test_tasks_are_polled_in_the_order_they_came_whoever_of_them_is_new_poked_or_gone() -> None:
+    beats = Beats()
+    beats.configure("z", 10.0, 0.0)
+    beats.due(0.0)
+    polled_for(beats, "z", 0.0, 0.0)
+    uids = [f"{number * 7919 % 2000:04}" for number in range(2000)]
+    beats.add_all("z", uids[:1500], None, 0.0)
+
+    def polled(now: float) -> list[str]:
+        assert beats.due(now) == ["z"]
+        token = beats.start("z", now, now)
+        assert token is not None
+        found = beats.uids("z", token)
+        beats.finish("z", token, Again(), now)
+        return found
+
+    assert polled(POKE_GAP) == uids[:1000]
+    beats.add_all("z", uids[1500:], None, 0.1)
+    beats.drop("z", uids[3], None)
+    for uid in uids[20:4:-1]:
+        beats.poke("z", uid)
+    assert polled(beats.next_due()) == [*uids[20:4:-1], *uids[1000:]], "new ones after those that were asked for"
+    beats.poke("z", uids[7])
+    grid = beats.times("z", uids[0], None, 0.0, 0.1, 0.1).next_poll_at
+    assert grid is not None
+    assert polled(grid) == [*uids[:3], *uids[4:]]
+
+
 def test_no_poll_rests_for_longer_than_the_longest_rest_or_beyond_the_grid() -> None:
     beats = Beats()
     beats.configure("slow", 3600.0, 0.0)
