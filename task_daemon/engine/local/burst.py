@@ -2,8 +2,8 @@
 
 A change of threads and back costs more than the flush of a quick disk. Somebody who registers one task after the other, each
 after the answer to the one before, pays for both each time, and nobody gains by it. So in the middle of such a burst the loop
-commits. It stands still for as long as that takes, which is why all of this has to hold: the last commits were quick, each was
-for one operation with nothing else under way, and the last one has only just ended. Whoever registers now and then or on a slow
+commits. It stands still for as long as that takes, which is why all of this has to hold: the last commits of registrations were
+quick, each was for one of them with nothing else under way, and the last one has only just ended. Whoever registers now and then or on a slow
 disk is never served so, and of several that come in one turn of the loop only the first; one slow commit ends the burst. A disk
 that begins to hang in the middle of it holds the loop up until it goes on (the watchdog sees that). Two things that may take
 long on any disk are left to the thread: taking the WAL into the store, and waiting for another program that has locked it.
@@ -23,7 +23,7 @@ class Burst:
     def __init__(self, connection: sqlite3.Connection, checkpoint: int, busy_timeout: float) -> None:
         self._connection = connection
         self._settings = checkpoint, round(busy_timeout * 1000)
-        self._alone = 0  # commits in a row that were quick, and for one operation each
+        self._alone = 0  # commits of registrations in a row that were quick, and for one each
         self._last = 0.0
         self._here = 0  # commits of the loop since the last one of the thread
 
@@ -43,7 +43,7 @@ class Burst:
         self._here = 0
 
     def count(self, alone: bool, took: float, now: float) -> None:
-        """A commit has ended. `alone`: it was for one operation, with nothing else under way."""
+        """A commit of registrations has ended. `alone`: it was for one, with nothing else under way."""
         self._alone = self._alone + 1 if alone and took < QUICK else 0
         self._last = now
 

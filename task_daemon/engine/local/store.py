@@ -285,7 +285,8 @@ class Store:
             with self._turn:
                 results = self._commit(group)
             self._at_once = self._pending
-            self._burst.count(self._at_once == 1 and bool(group[0].registers), self.commit_seconds, time.perf_counter())
+            if all(operation.registers for operation in group):  # what polls write takes longer, and says nothing of the disk
+                self._burst.count(self._at_once == 1, self.commit_seconds, time.perf_counter())
             self._answer(group, results)
             if ended:
                 return

@@ -104,11 +104,20 @@ async def test_the_thread_commits_together_what_comes_in_one_turn(registering: R
     assert registering.by[-1] is False, "nobody is alone now"
 
 
-async def test_other_operations_are_left_to_the_thread_and_end_a_burst(registering: Registering) -> None:
+async def test_other_operations_are_left_to_the_thread_and_a_burst_goes_on_after_them(registering: Registering) -> None:
     await registering.until_the_loop_commits()
     assert await registering.store.write(lambda _tables: threading.current_thread().name) == "store-writer"
     await registering.one("after")
-    assert registering.by == [False]
+    assert registering.by == [True]
+
+
+async def test_a_registration_that_comes_while_something_else_is_written_is_left_to_the_thread(registering: Registering) -> None:
+    await registering.until_the_loop_commits()
+    other = registering.store.write(lambda _tables: threading.current_thread().name)
+    await registering.one("beside")
+    assert await other == "store-writer"
+    await registering.one("after")
+    assert registering.by == [False, True]
 
 
 async def test_i5_a_locked_store_does_not_hold_the_loop_up(registering: Registering) -> None:
