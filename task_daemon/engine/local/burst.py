@@ -3,10 +3,11 @@
 A change of threads and back costs more than the flush of a quick disk. Somebody who registers one task after the other, each
 after the answer to the one before, pays for both each time, and nobody gains by it. So in the middle of such a burst the loop
 commits. It stands still for as long as that takes, which is why all of this has to hold: the last commits of registrations were
-quick, each was for one of them with nothing else under way, and the last one has only just ended. Whoever registers now and then or on a slow
-disk is never served so, and of several that come in one turn of the loop only the first; one slow commit ends the burst. A disk
-that begins to hang in the middle of it holds the loop up until it goes on (the watchdog sees that). Two things that may take
-long on any disk are left to the thread: taking the WAL into the store, and waiting for another program that has locked it.
+quick, each was for one of them with nothing else under way, and the last one has only just ended. Whoever registers now and then
+or on a slow disk is never served so, and of several that come in one turn of the loop only the first; one slow commit ends the
+burst. A disk that begins to hang in the middle of it holds the loop up until it goes on (the watchdog sees that). Two things that
+may take long on any disk are left to the thread: taking the WAL into the store, and waiting for another program that has locked
+it.
 """
 
 import sqlite3
@@ -30,6 +31,11 @@ class Burst:
     def goes_on(self, now: float) -> bool:
         """Whether the loop may commit. `now`: of `time.perf_counter`."""
         return self._alone >= BEGINS_AFTER and self._here < MOST and now - self._last < JUST_NOW
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it begins with the next commit, or has begun."""
+        return self._alone >= BEGINS_AFTER - 1
 
     def begin(self) -> None:
         """The loop commits next; `end`: the thread does."""

@@ -28,7 +28,7 @@ from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal,
 from task_daemon.core.measures import Measures
 from task_daemon.core.ports import NewTask
 from task_daemon.core.prompt import Prompt
-from task_daemon.engine.local import salvage
+from task_daemon.engine.local import salvage, wal
 from task_daemon.engine.local.burst import QUICK, Burst
 from task_daemon.engine.local.migrate import migrate, migrations
 from task_daemon.engine.local.reading import Reading
@@ -42,6 +42,8 @@ T = TypeVar("T")
 GROUP = 1000  # operations in one commit, at most
 CACHE = 16_384  # KiB of pages the writer keeps
 CHECKPOINT = 4000  # pages of WAL (16 MiB) until it is taken into the store; every 1000, one of 100 requests would wait for that
+LONGEST_WAL = 5000  # pages; a large commit or a burst goes beyond that
+BUSY = 64  # commits since the start; then the WAL gets its length at once
 MANY = 20  # registrations of one operation: getting the answer to them ready takes longer than waking the loop for it
 HUNG = 0.1  # seconds; longer is no property of the disk, but an accident
 PATIENCE = 1 / 8  # of what the last commit took on a slow disk: whoever it answered may be back by then, and shares the next
@@ -110,6 +112,7 @@ class Store:
         self._closed = False
         self._broken: BaseException | None = None
         self._told = False  # that it is broken
+        self._wal_filled = False
 
     async def open(self, now: float) -> None:
         """Raises StoreError. `now`: wall time, for the name of a damaged file. A damaged store is salvaged."""
@@ -283,6 +286,7 @@ class Store:
                 if operation.meanwhile is not None:
                     self._on_loop(operation.meanwhile)  # it gets the interpreter lock when SQLite has come to work
             with self._turn:
+                self._fill_wal()
                 results = self._commit(group)
             self._at_once = self._pending
             if all(operation.registers for operation in group):  # what polls write takes longer, and says nothing of the disk
@@ -290,6 +294,12 @@ class Store:
             self._answer(group, results)
             if ended:
                 return
+
+    def _fill_wal(self) -> None:
+        """Once, when there is much to write."""
+        if not self._wal_filled and (self.commits >= BUSY or self._burst.is_near):
+            self._wal_filled = True
+            wal.fill(self.path, LONGEST_WAL)
 
     def _commit_here(self, operation: Operation) -> Result | None:
         """In the middle of a burst, on the loop: store one registration in one statement, which is a transaction of its own.

@@ -204,6 +204,7 @@ async def test_the_wal_does_not_grow_in_a_long_burst(
     io_loop: AsyncIOLoop, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "CHECKPOINT", 20)
+    monkeypatch.setattr(store_module, "LONGEST_WAL", 0)
     monkeypatch.setattr(burst_module, "MOST", 5)
     registering = Registering(short_path)
     await registering.store.open(0.0)
