@@ -29,7 +29,8 @@ class Feed:
         self._recent: deque[Event] = deque(maxlen=RECENT)
         self._watching: Counter[str] = Counter()
         self._of_task: dict[str, set[Follower]] = {}  # so that hundreds who wait for other tasks cost nothing
-        self._of_all: set[Follower] = set()
+        self._moved_too: set[Follower] = set()  # of all tasks, those who ask for progress
+        self._waiting: dict[int, set[Follower]] = {}  # the others of all tasks, by cursor: many wait at the same one
 
     def follow(self, after: int, uid: str | None = None, progress: bool = False) -> "Follower":
         """Events above `after`, of one task or of all. To be used as a context manager, so that it ends."""
@@ -55,8 +56,11 @@ class Feed:
         for uid in self._of_task.keys() & uids.union(live):
             for follower in self._of_task[uid]:
                 follower.hear(uids, live)
-        for follower in self._of_all:
+        for follower in self._moved_too:
             follower.hear(uids, live)
+        for cursor in [cursor for cursor in self._waiting if cursor < newest]:
+            for follower in self._waiting.pop(cursor):
+                follower.wake()
 
     def stop(self) -> None:
         """The daemon is stopping: every follower ends."""
@@ -77,16 +81,16 @@ class Feed:
 
     def begin(self, follower: "Follower") -> None:
         self.followers.add(follower)
-        if follower.uid is None:
-            self._of_all.add(follower)
-        else:
+        if follower.uid is None and follower.progress:
+            self._moved_too.add(follower)
+        elif follower.uid is not None:
             self._of_task.setdefault(follower.uid, set()).add(follower)
         if follower.progress:
             self._watch_for(follower)
 
     def end(self, follower: "Follower") -> None:
         self.followers.discard(follower)
-        self._of_all.discard(follower)
+        self._moved_too.discard(follower)
         if follower.uid is not None and (others := self._of_task.get(follower.uid)) is not None:
             others.discard(follower)
             if not others:
@@ -96,7 +100,19 @@ class Feed:
         if follower.uid is not None:
             self.unwatch(follower.uid)
         else:
-            self._engine.watched.everything = any(other.progress and other.uid is None for other in self.followers)
+            self._engine.watched.everything = bool(self._moved_too)
+
+    def wait(self, follower: "Follower", cursor: int) -> None:
+        """Wake it with the next event above its cursor; once, or until `wait_no_more`."""
+        if follower.uid is None and not follower.progress:
+            self._waiting.setdefault(cursor, set()).add(follower)
+
+    def wait_no_more(self, follower: "Follower", cursor: int) -> None:
+        beside = self._waiting.get(cursor)
+        if beside is not None:
+            beside.discard(follower)
+            if not beside:
+                del self._waiting[cursor]
 
     def _watch_for(self, follower: "Follower") -> None:
         if follower.uid is not None:
@@ -163,15 +179,19 @@ class Follower:
     async def next(self, seconds: float, limit: int) -> tuple[list[Event], list[Task]]:
         """The next events, at most `limit`, and the tasks that have moved; neither when `seconds` are over without any, or
         when the daemon is stopping. Raises CursorExpired."""
-        end = self._clock.monotonic() + seconds
-        while True:
-            self._woken.clear()  # before the look: what happens after it wakes us
-            events = await self._events(limit)
-            now = self._clock.monotonic()
-            tasks = self._progress(now)
-            if events or tasks or self.stopped or now >= end:
-                return events, tasks
-            await self._clock.sleep(min(end, self._look_at) if self._moved else end, self._woken)
+        end, cursor = self._clock.monotonic() + seconds, self.cursor
+        try:
+            while True:
+                self._woken.clear()  # before the look: what happens after it wakes us
+                self._feed.wait(self, cursor)
+                events = await self._events(limit)
+                now = self._clock.monotonic()
+                tasks = self._progress(now)
+                if events or tasks or self.stopped or now >= end:
+                    return events, tasks
+                await self._clock.sleep(min(end, self._look_at) if self._moved else end, self._woken)
+        finally:
+            self._feed.wait_no_more(self, cursor)
 
     async def _events(self, limit: int) -> list[Event]:
         """The first look goes to the store: a task can be seen to have ended a moment before the loop hears of it."""

@@ -1,6 +1,8 @@
 """Followers of the feed: gap-free, from memory as long as it reaches."""
 
+import asyncio
 from collections import deque
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from task_daemon.core.model import Event, Progress, State
 from task_daemon.core.ports import Watched
 from task_daemon.tracking import feed as under_test
 from task_daemon.tracking.feed import Feed, Follower
+from tests.costs import Calls, counted
 from tests.making import a_task
 
 
@@ -45,6 +48,11 @@ def stored() -> Stored:
 @pytest.fixture
 def feed(stored: Stored, clock: FakeClock) -> Feed:
     return Feed(stored, clock)  # type: ignore[arg-type]
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def seqs(follower: Follower, limit: int = 100) -> list[int]:
@@ -121,13 +129,45 @@ async def test_only_who_has_something_to_read_is_woken(feed: Feed, stored: Store
         followers = {"mine": mine, "other": other, "everything": everything, "ahead": ahead}
         assert await seqs(mine) == [1]
         assert await seqs(everything) == [1]
-        for follower in followers.values():
-            follower._woken.clear()
+        waiting = {name: asyncio.ensure_future(follower.next(60.0, 10)) for name, follower in followers.items()}
+        await turns()
         stored.commit(feed, "a")
         assert [name for name, follower in followers.items() if follower._woken.is_set()] == ["mine", "everything"]
+        await turns()
+        assert [name for name, future in waiting.items() if future.done()] == ["mine", "everything"]
         stored.commit(feed, "b")
-        assert await seqs(other) == [3]
-    assert feed._of_task == {}
+        assert [event.seq for event in (await waiting["other"])[0]] == [3]
+        waiting["ahead"].cancel()
+        await turns()
+    assert (feed._of_task, feed._waiting) == ({}, {})
+
+
+async def test_an_event_that_comes_while_a_follower_looks_wakes_it(feed: Feed, stored: Stored) -> None:
+    class Slow:
+        async def __call__(self, after: int, limit: int, uid: str | None = None) -> list[Event]:
+            stored.commit(feed, "a")
+            return []  # as it was a moment before
+
+    with feed.follow(0) as follower, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stored, "events", Slow())
+        assert [event.seq for event in (await follower.next(60.0, 10))[0]] == [1]
+
+
+async def test_hundreds_who_wait_for_later_events_cost_those_who_register_nothing(feed: Feed, stored: Stored) -> None:
+    def heard() -> int:
+        with counted(Calls()) as calls:
+            stored.commit(feed, "a")
+        return calls.made
+
+    alone = heard()
+    with ExitStack() as kept:
+        followers = [kept.enter_context(feed.follow(1000)) for _ in range(500)]
+        waiting = [asyncio.ensure_future(follower.next(60.0, 10)) for follower in followers]
+        await turns()
+        assert heard() <= alone + 20
+        for future in waiting:
+            future.cancel()
+        await turns()
 
 
 async def test_progress_is_that_of_now_and_of_live_tasks_only(feed: Feed, stored: Stored, clock: FakeClock) -> None:
