@@ -14,7 +14,7 @@ import heapq
 import math
 import zlib
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from task_daemon.core.backoff import before_poll
@@ -117,15 +117,14 @@ class _Zone:
 
     def take_fresh(self) -> list[str]:
         """New tasks for the poll that begins, besides those that it looks at anyway; of a crowd those that came first."""
-        new = list(self.fresh)
-        if len(new) <= NEW_AT_ONCE:
-            self.fresh = {}
-            return new
         for place in self.taken:
             uids = self.groups[place].uids
-            new = [uid for uid in new if uid not in uids]
-        self.fresh = dict.fromkeys(new[NEW_AT_ONCE:])
-        return new[:NEW_AT_ONCE]
+            for uid in uids if len(uids) < len(self.fresh) else [uid for uid in self.fresh if uid in uids]:
+                self.fresh.pop(uid, None)
+        new = list(islice(self.fresh, NEW_AT_ONCE))
+        for uid in new:
+            del self.fresh[uid]
+        return new
 
 
 def _slots(interval: float) -> int:
