@@ -31,6 +31,7 @@ from task_daemon.notify_systemd import inherited_socket, notify, watchdog_second
 
 log = logging.getLogger("task_daemon.main")
 
+TURN = 0.001  # seconds until a thread that computes lets another one go on (Python: 5 ms), which a request needs several times
 GARBAGE = 5000  # objects made and not freed between two looks for cycles (Python: 700); each hundredth look is a whole one
 
 STOPPED, BROKEN, MISCONFIGURED, TAKEN, STORE_FAILED = 0, 1, 2, 3, 4
@@ -157,6 +158,7 @@ async def _run(daemon: Daemon) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         loop.add_signal_handler(number, stop.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop watching
+    sys.setswitchinterval(TURN)
     await daemon.start(stop)
     _rarely_look_for_garbage()
     notify("READY=1")

@@ -283,23 +283,23 @@ def test_daemon_stops_with_0_when_it_is_asked_to(number: signal.Signals, short_p
 
 
 STARTED = """
-import asyncio, gc
+import asyncio, gc, sys
 from task_daemon import main
 
 class Stopped:
     failed = False
     async def start(self, stop): stop.set()
-    async def stop(self): print(gc.get_freeze_count() > 10_000, gc.get_threshold()[0])
+    async def stop(self): print(gc.get_freeze_count() > 10_000, gc.get_threshold()[0], sys.getswitchinterval())
 
 assert asyncio.run(main._run(Stopped())) == main.STOPPED
 """
 
 
-def test_what_is_loaded_is_not_looked_through_for_garbage() -> None:
-    """It would stop everything for 20 ms now and then."""
+def test_neither_looks_for_garbage_nor_a_thread_that_computes_keep_requests_waiting() -> None:
+    """A look through all that is loaded would stop everything for 20 ms now and then, a poll of a large zone for 80."""
     done = subprocess.run([sys.executable, "-c", STARTED], check=True, capture_output=True, text=True, timeout=60)
 
-    assert done.stdout.split() == ["True", str(main.GARBAGE)]
+    assert done.stdout.split() == ["True", str(main.GARBAGE), str(main.TURN)]
 
 
 def test_daemon_serves_on_when_its_terminal_is_closed(short_path: Path) -> None:
