@@ -44,6 +44,7 @@ CACHE = 16_384  # KiB of pages the writer keeps
 CHECKPOINT = 4000  # pages of WAL (16 MiB) until it is taken into the store; every 1000, one of 100 requests would wait for that
 LONGEST_WAL = 5000  # pages; a large commit or a burst goes beyond that
 BUSY = 64  # commits since the start; then the WAL gets its length at once
+POOR = 0.01  # seconds; a disk on which a commit takes longer may take many times that for 20 MiB
 MANY = 20  # registrations of one operation: getting the answer to them ready takes longer than waking the loop for it
 HUNG = 0.1  # seconds; longer is no property of the disk, but an accident
 PATIENCE = 1 / 8  # of what the last commit took on a slow disk: whoever it answered may be back by then, and shares the next
@@ -296,8 +297,8 @@ class Store:
                 return
 
     def _fill_wal(self) -> None:
-        """Once, when there is much to write."""
-        if not self._wal_filled and (self.commits >= BUSY or self._burst.is_near):
+        """Once, when there is much to write, on a disk that takes that without keeping anybody waiting for long."""
+        if not self._wal_filled and (self.commits >= BUSY or self._burst.is_near) and self.commit_seconds < POOR:
             self._wal_filled = True
             wal.fill(self.path, LONGEST_WAL)
 

@@ -2,7 +2,7 @@
 
 A commit that makes a file longer puts the new length on disk, too: the first thousand registrations after each start took half
 as long again as those that follow, which write over what is there (SQLite keeps the file at its length and begins again at its
-head). A daemon with little to do is spared that: 20 MiB may take a poor disk a second.
+head). A daemon with little to do is spared that, and so is a poor disk, which may need a second for 20 MiB.
 """
 
 import logging

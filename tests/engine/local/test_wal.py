@@ -106,6 +106,7 @@ async def test_the_log_of_a_store_gets_its_length_when_there_is_much_to_write(
     registering = Registering(short_path)
     monkeypatch.setattr(burst_module, "QUICK", 60.0 if by == "a burst" else 0.0)
     monkeypatch.setattr(burst_module, "JUST_NOW", 60.0)
+    monkeypatch.setattr(store_module, "POOR", 60.0)
     most = BEGINS_AFTER if by == "a burst" else store_module.BUSY + 1
     await registering.store.open(0.0)
     before = store_module.LONGEST_WAL * wal.FRAME
@@ -115,3 +116,15 @@ async def test_the_log_of_a_store_gets_its_length_when_there_is_much_to_write(
     assert length(short_path) == before
     await registering.store.close()
     assert not log_of(short_path).exists()
+
+
+async def test_the_log_of_a_store_on_a_poor_disk_grows_as_it_is_written(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "POOR", 0.0)
+    registering = Registering(short_path)
+    await registering.store.open(0.0)
+    for number in range(store_module.BUSY + 5):
+        await registering.one(f"d-{number}")
+    assert length(short_path) < store_module.LONGEST_WAL * wal.FRAME / 2
+    await registering.store.close()
