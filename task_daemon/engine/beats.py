@@ -124,6 +124,8 @@ class _Zone:
         new = list(islice(self.fresh, NEW_AT_ONCE))
         for uid in new:
             del self.fresh[uid]
+        if not self.fresh:
+            self.fresh = {}  # the old one keeps the room of all that were in it
         return new
 
 

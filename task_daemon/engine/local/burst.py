@@ -48,6 +48,12 @@ class Burst:
             self._set(*self._settings)
         self._here = 0
 
+    def count_group(self, registering: int, operations: int, under_way: int, took: float, now: float) -> None:
+        """A commit of the thread has ended, for so many operations, of which some were registrations. What polls write takes
+        longer and says nothing of who registers, unless the disk has become slow."""
+        if registering == operations or registering > 1 or took >= JUST_NOW:
+            self.count(registering == under_way == 1, took, now)
+
     def count(self, alone: bool, took: float, now: float) -> None:
         """A commit of registrations has ended. `alone`: it was for one, with nothing else under way."""
         self._alone = self._alone + 1 if alone and took < QUICK else 0

@@ -43,8 +43,6 @@ GROUP = 1000  # operations in one commit, at most
 CACHE = 16_384  # KiB of pages the writer keeps
 CHECKPOINT = 4000  # pages of WAL (16 MiB) until it is taken into the store; every 1000, one of 100 requests would wait for that
 LONGEST_WAL = 5000  # pages; a large commit or a burst goes beyond that
-BUSY = 64  # commits since the start; then the WAL gets its length at once
-POOR = 0.01  # seconds; a disk on which a commit takes longer may take many times that for 20 MiB
 MANY = 20  # registrations of one operation: getting the answer to them ready takes longer than waking the loop for it
 HUNG = 0.1  # seconds; longer is no property of the disk, but an accident
 PATIENCE = 1 / 8  # of what the last commit took on a slow disk: whoever it answered may be back by then, and shares the next
@@ -114,6 +112,7 @@ class Store:
         self._broken: BaseException | None = None
         self._told = False  # that it is broken
         self._wal_filled = False
+        self._wrote = False  # the last commit of the thread
 
     async def open(self, now: float) -> None:
         """Raises StoreError. `now`: wall time, for the name of a damaged file. A damaged store is salvaged."""
@@ -290,17 +289,25 @@ class Store:
                 self._fill_wal()
                 results = self._commit(group)
             self._at_once = self._pending
-            if all(operation.registers for operation in group):  # what polls write takes longer, and says nothing of the disk
-                self._burst.count(self._at_once == 1, self.commit_seconds, time.perf_counter())
+            if self._wrote:  # replays say nothing of the disk
+                registering = sum([bool(operation.registers) for operation in group])
+                self._burst.count_group(registering, len(group), self._at_once, self.commit_seconds, time.perf_counter())
             self._answer(group, results)
             if ended:
                 return
 
     def _fill_wal(self) -> None:
-        """Once, when there is much to write, on a disk that takes that without keeping anybody waiting for long."""
-        if not self._wal_filled and (self.commits >= BUSY or self._burst.is_near) and self.commit_seconds < POOR:
-            self._wal_filled = True
-            wal.fill(self.path, LONGEST_WAL)
+        """Once, when somebody registers one task after the other on a quick disk."""
+        if self._wal_filled or self._broken is not None or not self._burst.is_near:
+            return
+        self._wal_filled = True
+        with suppress(sqlite3.Error, OSError):  # whatever it is, the commit that follows finds it, too
+            self._check_place()
+            self.connection.execute("BEGIN IMMEDIATE")  # so that no other program writes into it meanwhile
+            try:
+                wal.fill(self.path, LONGEST_WAL)
+            finally:
+                self.connection.execute("ROLLBACK")
 
     def _commit_here(self, operation: Operation) -> Result | None:
         """In the middle of a burst, on the loop: store one registration in one statement, which is a transaction of its own.
@@ -339,6 +346,7 @@ class Store:
 
     def _commit(self, group: list[Operation]) -> list[Result]:
         """One transaction; the results in the order of the group."""
+        self._wrote = False
         if self._broken is not None:
             refusal = Degraded(f"cannot write to the store: an earlier write failed ({self._broken})", retry_after=5.0)
             return [(None, refusal)] * len(group)
@@ -348,6 +356,7 @@ class Store:
         within = False
         try:
             self._burst.end()
+            changes = self.connection.total_changes
             self.connection.execute("BEGIN IMMEDIATE")
             within = True
             results = self._attempt_all(group)
@@ -355,6 +364,7 @@ class Store:
             crash.reach("commit.before")
             self.connection.execute("COMMIT")
             crash.reach("commit.after")
+            self._wrote = self.connection.total_changes > changes
             self._check_place()
         except Exception as error:
             return self._failed(group, error, within)

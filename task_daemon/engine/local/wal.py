@@ -1,4 +1,4 @@
-"""The write-ahead log gets its whole length at once, as soon as there is much to write.
+"""The write-ahead log gets its whole length at once, when somebody begins to register one task after the other on a quick disk.
 
 A commit that makes a file longer puts the new length on disk, too: the first thousand registrations after each start took half
 as long again as those that follow, which write over what is there (SQLite keeps the file at its length and begins again at its
@@ -16,8 +16,9 @@ PIECE = bytes(1 << 20)
 
 
 def fill(store: Path, frames: int) -> None:
-    """Make the log of a store so long. The caller has a connection to the store, and nobody writes meanwhile: SQLite puts
-    its next frame where the last one ended, and zeros are no frame. On a disk with little room the log stays as it is."""
+    """Make the log of a store so long. The caller has begun a transaction that writes and has written nothing in it, so nobody
+    else does: SQLite puts its next frame where the last one ended, and zeros are no frame. On a disk with little room the log
+    stays as it is."""
     try:
         descriptor = os.open(f"{store}-wal", os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -26,7 +27,7 @@ def fill(store: Path, frames: int) -> None:
     try:
         _lengthen(descriptor, frames * FRAME)
     except OSError as error:
-        log.debug("cannot make the log of %s longer: %s", store, error)
+        log.warning("cannot make the log of %s longer: %s", store, error)
     finally:
         os.close(descriptor)
 

@@ -299,3 +299,23 @@ def test_a_burst_goes_on_for_some_time_only_and_while_commits_are_quick_and_alon
         assert connection.execute("PRAGMA busy_timeout").fetchone() == (1000,)
         burst.count(False, QUICK / 2, 1.0)
         assert not burst.goes_on(1.0)
+
+
+def test_a_burst_goes_on_after_what_polls_write_and_not_after_two_registrations_or_a_slow_commit() -> None:
+    def goes_on_after(registering: int, operations: int, under_way: int, took: float) -> bool:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            burst = Burst(connection, 100, 1.0)
+            for _ in range(BEGINS_AFTER):
+                burst.count(True, 0.0, 1.0)
+            burst.count_group(registering, operations, under_way, took, 1.0)
+            return burst.goes_on(1.0)
+
+    quick, slow = 0.5, burst_module.JUST_NOW
+    assert goes_on_after(0, 1, 1, quick)
+    assert goes_on_after(1, 2, 2, quick)
+    assert goes_on_after(1, 1, 1, quick)
+    assert not goes_on_after(1, 1, 2, quick), "somebody else waits"
+    assert not goes_on_after(2, 2, 2, quick)
+    assert not goes_on_after(2, 3, 3, quick)
+    assert not goes_on_after(0, 1, 1, slow)
+    assert not goes_on_after(1, 2, 2, slow)

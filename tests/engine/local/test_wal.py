@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from task_daemon.core.errors import OutcomeUnknown
 from task_daemon.engine.local import burst as burst_module
 from task_daemon.engine.local import store as store_module
 from task_daemon.engine.local import wal
@@ -99,32 +100,61 @@ def test_a_store_without_a_log_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("by", ["a burst", "many commits"])
-async def test_the_log_of_a_store_gets_its_length_when_there_is_much_to_write(
-    by: str, short_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_log_of_a_store_gets_its_length_before_a_burst(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(burst_module, "QUICK", 60.0)
+    monkeypatch.setattr(store_module, "LONGEST_WAL", FRAMES)
     registering = Registering(short_path)
-    monkeypatch.setattr(burst_module, "QUICK", 60.0 if by == "a burst" else 0.0)
-    monkeypatch.setattr(burst_module, "JUST_NOW", 60.0)
-    monkeypatch.setattr(store_module, "POOR", 60.0)
-    most = BEGINS_AFTER if by == "a burst" else store_module.BUSY + 1
     await registering.store.open(0.0)
-    before = store_module.LONGEST_WAL * wal.FRAME
-    for number in range(most):
-        assert length(short_path) < before
+    for number in range(BEGINS_AFTER):
+        assert length(short_path) < FRAMES * wal.FRAME
         await registering.one(f"d-{number}")
-    assert length(short_path) == before
+    assert length(short_path) == FRAMES * wal.FRAME
     await registering.store.close()
     assert not log_of(short_path).exists()
 
 
-async def test_the_log_of_a_store_on_a_poor_disk_grows_as_it_is_written(
-    short_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["nothing new", "a slow disk", "a store that was moved away"])
+async def test_the_log_of_a_store_grows_as_it_is_written_else(
+    what: str, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "POOR", 0.0)
+    monkeypatch.setattr(burst_module, "QUICK", 0.0 if what == "a slow disk" else 60.0)
+    monkeypatch.setattr(store_module, "LONGEST_WAL", FRAMES)
     registering = Registering(short_path)
     await registering.store.open(0.0)
-    for number in range(store_module.BUSY + 5):
+    for number in range(BEGINS_AFTER - 1):
+        await registering.one("same" if what == "nothing new" else f"d-{number}")
+    if what == "a store that was moved away":
+        there = short_path / "there"
+        there.mkdir()
+        for file in short_path.glob("store.db*"):
+            file.rename(there / file.name)
+        shutil.copytree(there, short_path, dirs_exist_ok=True)
+        with pytest.raises(OutcomeUnknown):
+            await registering.one("d")
+    else:
+        for _ in range(100):
+            await registering.one("same") if what == "nothing new" else await registering.one("d")
+    assert length(short_path) < FRAMES * wal.FRAME
+    await registering.store.close()
+
+
+async def test_no_other_program_writes_while_the_log_gets_its_length(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = []
+
+    def tried(store: Path, frames: int) -> None:
+        with closing(sqlite3.connect(store, timeout=0.0, isolation_level=None)) as beside:
+            try:
+                beside.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                refused.append(str(error))
+
+    monkeypatch.setattr(burst_module, "QUICK", 60.0)
+    monkeypatch.setattr(wal, "fill", tried)
+    registering = Registering(short_path)
+    await registering.store.open(0.0)
+    for number in range(BEGINS_AFTER + 3):
         await registering.one(f"d-{number}")
-    assert length(short_path) < store_module.LONGEST_WAL * wal.FRAME / 2
+    await registering.store.write(lambda _tables: None)
+    assert refused == ["database is locked"], "once"
+    assert registering.stored() == BEGINS_AFTER + 3
     await registering.store.close()
