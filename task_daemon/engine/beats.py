@@ -118,9 +118,8 @@ class _Zone:
     def take_fresh(self) -> list[str]:
         """New tasks for the poll that begins, besides those that it looks at anyway; of a crowd those that came first."""
         for place in self.taken:
-            uids = self.groups[place].uids
-            for uid in uids if len(uids) < len(self.fresh) else [uid for uid in self.fresh if uid in uids]:
-                self.fresh.pop(uid, None)
+            for uid in self.fresh.keys() & self.groups[place].uids.keys():
+                del self.fresh[uid]
         new = list(islice(self.fresh, NEW_AT_ONCE))
         for uid in new:
             del self.fresh[uid]

@@ -8,9 +8,12 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from task_daemon.core.model import Event, Task
 from task_daemon.core.ports import Clock, Engine
+
+K = TypeVar("K")
 
 RECENT = 2048  # events kept in memory
 PROGRESS_EVERY = 1.0  # seconds between two looks at the progress of the tasks a follower sees: coalesced
@@ -81,20 +84,18 @@ class Feed:
 
     def begin(self, follower: "Follower") -> None:
         self.followers.add(follower)
-        if follower.uid is None and follower.progress:
-            self._moved_too.add(follower)
-        elif follower.uid is not None:
+        if follower.uid is not None:
             self._of_task.setdefault(follower.uid, set()).add(follower)
+        elif follower.progress:
+            self._moved_too.add(follower)
         if follower.progress:
             self._watch_for(follower)
 
     def end(self, follower: "Follower") -> None:
         self.followers.discard(follower)
         self._moved_too.discard(follower)
-        if follower.uid is not None and (others := self._of_task.get(follower.uid)) is not None:
-            others.discard(follower)
-            if not others:
-                del self._of_task[follower.uid]
+        if follower.uid is not None:
+            _leave(self._of_task, follower.uid, follower)
         if not follower.progress:
             return
         if follower.uid is not None:
@@ -108,11 +109,7 @@ class Feed:
             self._waiting.setdefault(cursor, set()).add(follower)
 
     def wait_no_more(self, follower: "Follower", cursor: int) -> None:
-        beside = self._waiting.get(cursor)
-        if beside is not None:
-            beside.discard(follower)
-            if not beside:
-                del self._waiting[cursor]
+        _leave(self._waiting, cursor, follower)
 
     def _watch_for(self, follower: "Follower") -> None:
         if follower.uid is not None:
@@ -213,3 +210,12 @@ class Follower:
         if not self._moved:
             self._look_at = now + PROGRESS_EVERY
         return self._feed.moving(chosen)
+
+
+def _leave(groups: dict[K, set[Follower]], key: K, follower: Follower) -> None:
+    """Take it out of its group, if it is there; an empty group goes, too."""
+    group = groups.get(key)
+    if group is not None:
+        group.discard(follower)
+        if not group:
+            del groups[key]

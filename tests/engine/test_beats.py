@@ -10,12 +10,16 @@ from task_daemon.core.ports import Again, Idle
 from task_daemon.engine.beats import NEW_AT_ONCE, POKE_GAP, Beats
 
 
-def poll(beats: Beats, zone: str, now: float, outcome: Again | None = None) -> list[str]:
+def poll_in_order(beats: Beats, zone: str, now: float, outcome: Again | None = None) -> list[str]:
     token = beats.start(zone, now, now)
     assert token is not None
     uids = beats.uids(zone, token)
     beats.finish(zone, token, outcome or Again(), now)
-    return sorted(uids)
+    return uids
+
+
+def poll(beats: Beats, zone: str, now: float, outcome: Again | None = None) -> list[str]:
+    return sorted(poll_in_order(beats, zone, now, outcome))
 
 
 @given(st.text(min_size=1), st.floats(0.1, 3600), st.floats(0, 1e7))
@@ -169,11 +173,7 @@ def test_tasks_are_polled_in_the_order_they_came_whoever_of_them_is_new_poked_or
 
     def polled(now: float) -> list[str]:
         assert beats.due(now) == ["z"]
-        token = beats.start("z", now, now)
-        assert token is not None
-        found = beats.uids("z", token)
-        beats.finish("z", token, Again(), now)
-        return found
+        return poll_in_order(beats, "z", now)
 
     assert polled(POKE_GAP) == uids[:1000]
     beats.add_all("z", uids[1500:], None, 0.1)

@@ -14,6 +14,7 @@ from task_daemon.tracking import feed as under_test
 from task_daemon.tracking.feed import Feed, Follower
 from tests.costs import Calls, counted
 from tests.making import a_task
+from tests.tracking.outside import turns
 
 
 class Stored:
@@ -48,11 +49,6 @@ def stored() -> Stored:
 @pytest.fixture
 def feed(stored: Stored, clock: FakeClock) -> Feed:
     return Feed(stored, clock)  # type: ignore[arg-type]
-
-
-async def turns() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def seqs(follower: Follower, limit: int = 100) -> list[int]:

@@ -12,6 +12,12 @@ SIZE = 4 * 1024 * 1024  # bytes; the end of one task with its event and its deli
 NAME = "reserve"
 
 
+def has_room(where: Path | int, size: int) -> bool:
+    """Whether the disk of a path or descriptor has twice as many bytes to spare: half is left to others. Raises OSError."""
+    room = os.statvfs(where)
+    return room.f_bavail * room.f_frsize >= 2 * size
+
+
 class Reserve:
     """A file of blocks that are allocated and never written. Belongs to whoever commits.
 
@@ -30,8 +36,7 @@ class Reserve:
             if self._path.exists() and self._path.stat().st_blocks * 512 >= self._size:
                 self.missing = False
                 return True
-            room = os.statvfs(self._path.parent)
-            if room.f_bavail * room.f_frsize < 2 * self._size:
+            if not has_room(self._path.parent, self._size):
                 self.missing = True
                 return False
             self._allocate()

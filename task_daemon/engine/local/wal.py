@@ -9,6 +9,8 @@ import logging
 import os
 from pathlib import Path
 
+from task_daemon.engine.local.reserve import has_room
+
 log = logging.getLogger("task_daemon.engine")
 
 FRAME = 4096 + 24  # bytes: a page and what says which (SQLite's file format, 4.1)
@@ -34,8 +36,7 @@ def fill(store: Path, frames: int) -> None:
 
 def _lengthen(descriptor: int, length: int) -> None:
     end = place = os.fstat(descriptor).st_size
-    room = os.fstatvfs(descriptor)
-    if room.f_bavail * room.f_frsize < 2 * (length - end):
+    if not has_room(descriptor, length - end):
         return
     try:
         while place < length:

@@ -15,6 +15,7 @@ from task_daemon.core.errors import Conflict, Degraded, Draining, OutcomeUnknown
 from task_daemon.core.ports import NewTask
 from task_daemon.engine.local import burst as burst_module
 from task_daemon.engine.local import store as store_module
+from task_daemon.engine.local import wal
 from task_daemon.engine.local.burst import BEGINS_AFTER, JUST_NOW, MOST, QUICK, Burst
 from tests.engine.local.test_store import Open, kept_open
 from tests.making import a_task
@@ -210,7 +211,7 @@ async def test_the_wal_does_not_grow_in_a_long_burst(
     await registering.store.open(0.0)
     for number in range(100):
         await registering.one(f"d-{number}")
-    pages = Path(f"{registering.path}-wal").stat().st_size / 4120
+    pages = Path(f"{registering.path}-wal").stat().st_size / wal.FRAME
     await registering.store.close()
     assert registering.by[BEGINS_AFTER:].count(False) == 16
     assert pages < 20 + 6 * 5 + 5

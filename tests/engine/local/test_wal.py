@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tornado.platform.asyncio import AsyncIOLoop
 
 from task_daemon.core.errors import OutcomeUnknown
 from task_daemon.engine.local import burst as burst_module
@@ -17,6 +18,7 @@ from task_daemon.engine.local import store as store_module
 from task_daemon.engine.local import wal
 from task_daemon.engine.local.burst import BEGINS_AFTER
 from tests.engine.local.test_burst import Registering
+from tests.engine.local.test_store import kept_open
 
 FRAMES = 600
 
@@ -88,7 +90,7 @@ def test_a_log_for_which_there_is_no_room_stays_as_it_is(
         wal.fill(tmp_path / "store.db", FRAMES)
     assert log_of(tmp_path).read_bytes() == before
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=FRAMES * 3 // 2, f_frsize=wal.FRAME))
+        patched.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=FRAMES * 3 // 2, f_frsize=wal.FRAME))
         wal.fill(tmp_path / "store.db", FRAMES)
     assert log_of(tmp_path).read_bytes() == before, "half of the room is left to others"
     store.execute("INSERT INTO thing VALUES (2)")
@@ -113,14 +115,19 @@ async def test_the_log_of_a_store_gets_its_length_before_a_burst(short_path: Pat
     assert not log_of(short_path).exists()
 
 
+@pytest.fixture
+def registering(io_loop: AsyncIOLoop, short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registering]:
+    monkeypatch.setattr(burst_module, "QUICK", 60.0)
+    monkeypatch.setattr(store_module, "LONGEST_WAL", FRAMES)
+    yield from kept_open(io_loop, Registering(short_path))
+
+
 @pytest.mark.parametrize("what", ["nothing new", "a slow disk", "a store that was moved away"])
 async def test_the_log_of_a_store_grows_as_it_is_written_else(
-    what: str, short_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, registering: Registering, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(burst_module, "QUICK", 0.0 if what == "a slow disk" else 60.0)
-    monkeypatch.setattr(store_module, "LONGEST_WAL", FRAMES)
-    registering = Registering(short_path)
-    await registering.store.open(0.0)
+    if what == "a slow disk":
+        monkeypatch.setattr(burst_module, "QUICK", 0.0)
     for number in range(BEGINS_AFTER - 1):
         await registering.one("same" if what == "nothing new" else f"d-{number}")
     if what == "a store that was moved away":
@@ -133,12 +140,13 @@ async def test_the_log_of_a_store_grows_as_it_is_written_else(
             await registering.one("d")
     else:
         for _ in range(100):
-            await registering.one("same") if what == "nothing new" else await registering.one("d")
+            await registering.one("same" if what == "nothing new" else "d")
     assert length(short_path) < FRAMES * wal.FRAME
-    await registering.store.close()
 
 
-async def test_no_other_program_writes_while_the_log_gets_its_length(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_other_program_writes_while_the_log_gets_its_length(
+    registering: Registering, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = []
 
     def tried(store: Path, frames: int) -> None:
@@ -148,13 +156,9 @@ async def test_no_other_program_writes_while_the_log_gets_its_length(short_path:
             except sqlite3.OperationalError as error:
                 refused.append(str(error))
 
-    monkeypatch.setattr(burst_module, "QUICK", 60.0)
     monkeypatch.setattr(wal, "fill", tried)
-    registering = Registering(short_path)
-    await registering.store.open(0.0)
     for number in range(BEGINS_AFTER + 3):
         await registering.one(f"d-{number}")
     await registering.store.write(lambda _tables: None)
     assert refused == ["database is locked"], "once"
     assert registering.stored() == BEGINS_AFTER + 3
-    await registering.store.close()
