@@ -156,7 +156,7 @@ class Connection(HTTP1ServerConnection):
                 body = await self.stream.read_bytes(request.length)
             self.deadline = NEVER
             self._answering = True
-            self.stream.send(await self._hot.answer(request, caller, body, began))
+            await self._hot.answer(request, caller, body, began, self.stream.send)
         finally:
             self._answering = False
             api.end()

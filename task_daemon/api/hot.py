@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from http.client import responses
 
@@ -17,6 +18,7 @@ import msgspec
 import tornado
 from msgspec import Struct
 from tornado.httputil import format_timestamp
+from tornado.iostream import StreamClosedError
 
 from task_daemon.api import bodies
 from task_daemon.api.access import Caller, Level
@@ -26,7 +28,7 @@ from task_daemon.api.context import Api
 from task_daemon.api.problems import problem, refusal_of
 from task_daemon.core.errors import InvalidBody, Refusal, UnknownAction, UnknownZone
 from task_daemon.core.model import Task
-from task_daemon.core.ports import Added
+from task_daemon.core.ports import Added, Tell
 from task_daemon.core.view import Shown
 from task_daemon.tracking.admit import Registration
 from task_daemon.tracking.manager import TaskManager
@@ -45,8 +47,11 @@ DIGITS = re.compile(r"[0-9]{1,6}")
 _encode = msgspec.json.Encoder().encode
 
 
-Answerer = Callable[[Api, Caller, bytes, str | None], Awaitable[Reply]]
-"""From the body and the Idempotency-Key to the reply. Raises Refusal."""
+GetReady = Callable[[Reply], Tell]
+"""Makes the bytes of a reply; what it gives back sends them."""
+
+Answerer = Callable[[Api, Caller, bytes, str | None, GetReady | None], Awaitable[Reply]]
+"""From the body and the Idempotency-Key to the reply, which may have been sent already if it was got ready. Raises Refusal."""
 
 ReplyTo = Callable[[Sequence[Task], Sequence[Shown], float], Reply]
 """From new tasks, their views and the seconds after which asking again is worth it to the reply."""
@@ -65,17 +70,20 @@ class Request(Struct, frozen=True):
 # ------------------------------------------------------------------ the answers; the request handlers give them, too
 
 
-async def register(api: Api, caller: Caller, raw: bytes, key: str | None) -> Reply:
-    (added,), reply = await _stored(api.manager, (bodies.registration(raw),), caller, key, _registered)
+async def register(api: Api, caller: Caller, raw: bytes, key: str | None, get_ready: GetReady | None = None) -> Reply:
+    (added,), reply = await _stored(api.manager, (bodies.registration(raw),), caller, key, _registered, get_ready)
     return reply or await _replayed(api.manager, added)
 
 
-async def register_old(api: Api, caller: Caller, raw: bytes, _key: str | None) -> Reply:
-    (added,) = await api.manager.register((bodies.old_registration(raw),), caller.owner)
-    return Reply(200, {"Location": f"/v1/tasks/{added.task.uid}"}, b'""')
+async def register_old(api: Api, caller: Caller, raw: bytes, _key: str | None, get_ready: GetReady | None = None) -> Reply:
+    def meanwhile(tasks: Sequence[Task]) -> Tell | None:
+        return None if get_ready is None else get_ready(_registered_old(tasks[0]))
+
+    (added,) = await api.manager.register((bodies.old_registration(raw),), caller.owner, None, meanwhile)
+    return _registered_old(added.task)
 
 
-async def register_batch(api: Api, caller: Caller, raw: bytes, key: str | None) -> Reply:
+async def register_batch(api: Api, caller: Caller, raw: bytes, key: str | None, _get_ready: GetReady | None = None) -> Reply:
     return await register_all(api, caller, bodies.batch(raw), key)
 
 
@@ -96,20 +104,26 @@ async def register_all(api: Api, caller: Caller, registrations: list[Registratio
     return reply
 
 
-async def ping(_api: Api, _caller: Caller, _raw: bytes, _key: str | None) -> Reply:
+async def ping(_api: Api, _caller: Caller, _raw: bytes, _key: str | None, _get_ready: GetReady | None = None) -> Reply:
     return Reply(200, {}, b'"pong"')
 
 
 async def _stored(
-    manager: TaskManager, registrations: Sequence[Registration], caller: Caller, key: str | None, reply_to: ReplyTo
+    manager: TaskManager,
+    registrations: Sequence[Registration],
+    caller: Caller,
+    key: str | None,
+    reply_to: ReplyTo,
+    get_ready: GetReady | None = None,
 ) -> tuple[list[Added], Reply | None]:
     """What was stored, and the reply if every task is new: as a rule it was made while the store wrote."""
     ready: list[Reply] = []
 
-    def get_ready(tasks: Sequence[Task]) -> None:
+    def meanwhile(tasks: Sequence[Task]) -> Tell | None:
         ready.append(reply_to(tasks, *manager.coming(tasks)))
+        return None if get_ready is None else get_ready(ready[0])
 
-    added = await manager.register(registrations, caller.owner, key, get_ready)
+    added = await manager.register(registrations, caller.owner, key, meanwhile)
     if sum([each.replayed for each in added]):
         return added, None
     tasks = [each.task for each in added]
@@ -119,6 +133,10 @@ async def _stored(
 def _registered(tasks: Sequence[Task], views: Sequence[Shown], retry_after: float) -> Reply:
     headers = {"Location": f"/v1/tasks/{tasks[0].uid}", "Retry-After": str(math.ceil(retry_after))}
     return Reply(202, headers, _encode(views[0]))
+
+
+def _registered_old(task: Task) -> Reply:
+    return Reply(200, {"Location": f"/v1/tasks/{task.uid}"}, b'""')
 
 
 def _all_registered(_tasks: Sequence[Task], views: Sequence[Shown], retry_after: float) -> Reply:
@@ -169,30 +187,63 @@ class Hot:
             self._head, self._request = head, read_head(head) if len(head) <= LONGEST_HEAD else None
         return self._request
 
-    async def answer(self, request: Request, caller: Caller, raw: bytes, began: float) -> bytes:
-        """The whole answer. `began`: of `time.perf_counter`."""
+    async def answer(self, request: Request, caller: Caller, raw: bytes, began: float, send: Callable[[bytes], None]) -> None:
+        """`send` may raise StreamClosedError. `began`: of `time.perf_counter`."""
         number = new_request_id()
         refusal: Refusal | None = None
+        answer, kind = _Answer(number, self.api.daemon.version, send), JSON
         self.api.manager.heard_of(caller.peer.uid)
         try:
-            reply = await self._routes[request.route][1](self.api, caller, raw, request.key)
-            status, headers, kind, body = reply.status, reply.headers, JSON, reply.body
+            reply = await self._routes[request.route][1](self.api, caller, raw, request.key, answer.get_ready)
         except Exception as error:
             refusal = refusal_of(error, request.method, request.path, ())
             if refusal is not error:
                 text = "cannot answer %s %s: unexpected error (request %s)"
                 log.error(text, request.method, request.path, number, exc_info=error)
             status, headers, members = problem(refusal, number)
-            kind, body = headers.pop("Content-Type"), _encode(members)
+            kind = headers.pop("Content-Type")
             if self.api.daemon.phase().name == "draining":
                 headers["Connection"] = "close"
-        self.api.answered[status] += 1
-        if status >= 300 or self._thinned.has_line():
-            took, about = time.perf_counter() - began, task_in(headers.get("Location", ""))
-            log_answer(request.method, request.path, status, took, caller, number, refusal, about)
-        more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        beginning = _beginning(status, kind, int(time.time()), self.api.daemon.version)
-        return f"{beginning}{number}\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+            reply = Reply(status, headers, _encode(members))
+        answer.send(reply, kind)
+        self.api.answered[reply.status] += 1
+        if reply.status >= 300 or self._thinned.has_line():
+            took, about = time.perf_counter() - began, task_in(reply.headers.get("Location", ""))
+            log_answer(request.method, request.path, reply.status, took, caller, number, refusal, about)
+
+
+class _Answer:
+    """To one request: its bytes are made as soon as the reply is known, and sent once."""
+
+    __slots__ = ("_bytes", "_number", "_ready", "_send", "_sent", "_version")
+
+    def __init__(self, number: str, version: str, send: Callable[[bytes], None]) -> None:
+        self._number = number
+        self._version = version
+        self._send = send
+        self._ready: Reply | None = None
+        self._bytes = b""
+        self._sent = False
+
+    def get_ready(self, reply: Reply, kind: str = JSON) -> Tell:
+        more = "".join([f"{name}: {value}\r\n" for name, value in reply.headers.items()])
+        beginning = _beginning(reply.status, kind, int(time.time()), self._version)
+        head = f"{beginning}{self._number}\r\n{more}Content-Length: {len(reply.body)}\r\n\r\n"
+        self._ready, self._bytes = reply, head.encode() + reply.body
+        return self._tell
+
+    def send(self, reply: Reply, kind: str) -> None:
+        """Unless it was sent as soon as it could be."""
+        if self._sent:
+            return
+        if reply is not self._ready:
+            self.get_ready(reply, kind)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._sent = True
+        with suppress(StreamClosedError):  # whoever waits for the next request is told of that, too
+            self._send(self._bytes)
 
 
 def read_head(head: bytes) -> Request | None:

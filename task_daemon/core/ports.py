@@ -236,6 +236,12 @@ class NewTask(Struct, frozen=True):
     fingerprint: str = ""
 
 
+Tell = Callable[[], None]
+
+Meanwhile = Callable[[], Tell | None]
+"""See `Engine.add`."""
+
+
 class Added(Struct, frozen=True):
     """`replayed`: the same registration was there already, and `task` is that one as it is now."""
 
@@ -323,9 +329,11 @@ class Engine(Protocol):
         """Stop handing out work, checkpoint progress, put everything on disk. Does not wait for stuck workers."""
         ...
 
-    async def add(self, new: Sequence[NewTask], meanwhile: Callable[[], None] | None = None) -> list[Added]:
+    async def add(self, new: Sequence[NewTask], meanwhile: Meanwhile | None = None) -> list[Added]:
         """Store tasks, all or none, each with its `task.registered` event; returns after the commit (I1). `meanwhile`: called
-        once, on the event loop, while they are being stored: for what can be made ready before it is known how that ends.
+        once, on the event loop, while they are being stored: for what can be made ready before it is known how that ends. What
+        it gives back may be called, too, once, when all of them are new and on disk and something is left to do before `add`
+        returns that whoever waits for the answer need not wait for.
 
         Raises Conflict (with `members`, and `extra["index"]` and `extra["uid"]`), IdempotencyKeyReused, StoreFull,
         OutcomeUnknown.

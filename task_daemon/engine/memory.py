@@ -6,7 +6,7 @@ opened again, the same object goes on with what it remembers.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -16,7 +16,7 @@ from task_daemon.core import transitions
 from task_daemon.core.errors import Conflict, CursorExpired, IdempotencyKeyReused, NotFound
 from task_daemon.core.measures import Measures
 from task_daemon.core.model import Change, Delivery, DeliveryState, Event, Query, Task, differing
-from task_daemon.core.ports import Added, Backlog, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
+from task_daemon.core.ports import Added, Backlog, Beat, Check, Clock, Handlers, Meanwhile, NewTask, Page, Times, Watched
 from task_daemon.engine.beats import NEVER, Beats
 from task_daemon.engine.courier import Courier
 from task_daemon.engine.live import LiveTasks, after, is_kept
@@ -83,10 +83,11 @@ class MemoryEngine:
 
     # ---- tasks
 
-    async def add(self, new: Sequence[NewTask], meanwhile: Callable[[], None] | None = None) -> list[Added]:
-        if meanwhile is not None:
-            meanwhile()
+    async def add(self, new: Sequence[NewTask], meanwhile: Meanwhile | None = None) -> list[Added]:
+        tell = None if meanwhile is None else meanwhile()
         answers = self._decide(new)
+        if tell is not None and not any(answer.replayed for answer in answers):
+            tell()
         for item, answer in zip(new, answers, strict=True):
             if item.key is not None:
                 self._keys.setdefault((item.task.owner.uid, item.key), (item.fingerprint, answer.task.uid))

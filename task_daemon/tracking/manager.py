@@ -26,7 +26,7 @@ from task_daemon.core.errors import (
 )
 from task_daemon.core.measures import Measures
 from task_daemon.core.model import FINAL, Change, Delivery, Event, Mode, Owner, Query, State, Task
-from task_daemon.core.ports import Added, Backlog, Clock, Engine, NewTask, Page, Zone
+from task_daemon.core.ports import Added, Backlog, Clock, Engine, NewTask, Page, Tell, Zone
 from task_daemon.core.view import Shown, fresh_view, task_view
 from task_daemon.tracking.admit import Admission, Registration
 from task_daemon.tracking.feed import Feed, Follower
@@ -74,10 +74,11 @@ class TaskManager:
         registrations: Sequence[Registration],
         owner: Owner,
         key: str | None = None,
-        meanwhile: Callable[[Sequence[Task]], None] | None = None,
+        meanwhile: Callable[[Sequence[Task]], Tell | None] | None = None,
     ) -> list[Added]:
         """Store all or none, durable before the return (I1). A replay gives the task that is there already. `meanwhile` is called
-        with the tasks while they are being stored: none of them may be shown before it is known that all are.
+        with the tasks while they are being stored: none of them may be shown before it is known that all are. What it gives
+        back may be called before the return, when that is known (`Engine.add`).
 
         Raises InvalidBody, UnknownZone, UnknownAction (with `extra["index"]` in a batch), Conflict, IdempotencyKeyReused,
         QuotaExceeded, QueueFull, StoreFull, OutcomeUnknown.

@@ -274,6 +274,43 @@ async def test_an_answer_that_nobody_asked_to_get_ready_is_made_after_the_commit
     assert [task["id"] for task in json.loads(both.partition(b"\r\n\r\n")[2])["tasks"]] == ["a", "b"]
 
 
+@pytest.mark.parametrize("path", ["/", "/v1/tasks"])
+async def test_an_answer_is_sent_once_whether_as_soon_as_it_can_be_or_afterwards(
+    path: str, world: World, server: ApiServer, socket_path: str
+) -> None:
+    add, early = world.engine.add, True
+
+    async def noted(new: Any, meanwhile: Any = None) -> Any:
+        def after() -> Any:
+            tell = meanwhile()
+            return tell if early else None
+
+        return await add(new, after)
+
+    world.engine.add = noted  # type: ignore[method-assign]
+    first = await answered(socket_path, *(wire("POST", path, GOOD | {"id": f"d-{n}"}) for n in range(3)), wire("GET", "/ping"))
+    early = False
+    second = await answered(socket_path, *(wire("POST", path, GOOD | {"id": f"e-{n}"}) for n in range(3)), wire("GET", "/ping"))
+
+    assert [status(answer) for answer in first] == [200 if path == "/" else 202] * 3 + [200]
+    assert [CHANGING.sub(b"", answer).replace(b"d-", b"e-") for answer in first] == [CHANGING.sub(b"", one) for one in second]
+    assert server._api.answered[status(first[0])] == (8 if path == "/" else 6)
+
+
+async def test_what_goes_wrong_after_the_answer_is_logged_and_not_answered_again(
+    world: World, server: ApiServer, socket_path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(new: Any, meanwhile: Any = None) -> Any:
+        meanwhile()()
+        raise RuntimeError("too late")
+
+    world.engine.add = failing  # type: ignore[method-assign]
+    answer, after = await answered(socket_path, wire("POST", "/v1/tasks", GOOD), wire("GET", "/ping"))
+
+    assert (status(answer), status(after)) == (202, 200)
+    assert "too late" in caplog.text
+
+
 async def test_an_unexpected_error_is_a_500_that_the_log_explains(
     world: World, server: ApiServer, socket_path: str, caplog: pytest.LogCaptureFixture
 ) -> None:

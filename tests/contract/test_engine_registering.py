@@ -6,7 +6,7 @@ import pytest
 
 from task_daemon.core.errors import Conflict, IdempotencyKeyReused
 from task_daemon.core.model import Owner, State
-from task_daemon.core.ports import NewTask
+from task_daemon.core.ports import NewTask, Tell
 from tests.contract.engine_case import Case, a_task
 
 
@@ -68,6 +68,21 @@ async def test_what_can_be_made_ready_is_asked_for_once_and_before_the_answer(ca
     after = case.engine.times(tasks[0]).next_poll_at
     assert (told, case.engine.live()) == ([(0, after)], count)
     assert after is not None
+
+
+async def test_nobody_is_told_before_the_return_of_what_is_there_already(case: Case) -> None:
+    told: list[str] = []
+
+    def meanwhile() -> Tell:
+        return lambda: told.append("early")
+
+    await case.engine.add([NewTask(a_task(id="known"))])
+    for _ in range(8):  # the local engine commits some of them on the loop
+        await case.engine.add([NewTask(a_task(id="known"))], meanwhile)
+        await case.engine.add([NewTask(a_task(id=name)) for name in ("known", "new")], meanwhile)
+        with pytest.raises(Conflict):
+            await case.engine.add([NewTask(a_task(id="known", timeout=61.0))], meanwhile)
+    assert told == []
 
 
 async def test_duplicate_is_replayed_when_it_is_in_the_same_batch(case: Case) -> None:

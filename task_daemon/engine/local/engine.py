@@ -23,7 +23,7 @@ from typing import Any
 from task_daemon.core.errors import Draining, Refusal, StoreFull
 from task_daemon.core.measures import Measures
 from task_daemon.core.model import Change, Delivery, Event, Query, Task
-from task_daemon.core.ports import Added, Backlog, Beat, Check, Clock, Handlers, NewTask, Page, Times, Watched
+from task_daemon.core.ports import Added, Backlog, Beat, Check, Clock, Handlers, Meanwhile, NewTask, Page, Tell, Times, Watched
 from task_daemon.engine.beats import NEVER
 from task_daemon.engine.courier import Courier
 from task_daemon.engine.local.check import Checker
@@ -131,7 +131,7 @@ class LocalEngine:
 
     # ---- tasks
 
-    async def add(self, new: Sequence[NewTask], meanwhile: Callable[[], None] | None = None) -> list[Added]:
+    async def add(self, new: Sequence[NewTask], meanwhile: Meanwhile | None = None) -> list[Added]:
         packed: dict[str, bytes] = {}
 
         def work(tables: Tables) -> tuple[list[Added], list[Event]]:
@@ -140,10 +140,9 @@ class LocalEngine:
         def settle(result: tuple[list[Added], list[Event]]) -> None:
             self._ledger.settle_added(result, packed)
 
-        def get_ready() -> None:  # what would hold the answer up after the commit
+        def get_ready() -> Tell | None:  # what would hold the answer up after the commit
             packed.update([(each.task.uid, self._live.pack(each.task)) for each in new])
-            if meanwhile is not None:
-                meanwhile()
+            return None if meanwhile is None else meanwhile()
 
         try:
             answers, _ = await self.store.write(work, settle, new=True, registers=new, meanwhile=get_ready)

@@ -114,6 +114,13 @@ def code_of(error: BaseException, otherwise: int = sqlite3.SQLITE_CORRUPT) -> in
     return int(getattr(error, "sqlite_errorcode", otherwise)) & 0xFF
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether what was stored cannot be read back: damaged pages, bytes that are no text, a row that makes no sense."""
+    if isinstance(error, sqlite3.Error):
+        return code_of(error) in DAMAGED or "decode" in str(error).lower()
+    return isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
+
+
 def _version(path: Path) -> int:
     try:
         with closing(_open(path)) as source:

@@ -26,7 +26,7 @@ import msgspec
 from task_daemon.core import crash
 from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull
 from task_daemon.core.measures import Measures
-from task_daemon.core.ports import NewTask
+from task_daemon.core.ports import Meanwhile, NewTask, Tell
 from task_daemon.core.prompt import Prompt
 from task_daemon.engine.local import salvage, wal
 from task_daemon.engine.local.burst import QUICK, Burst
@@ -52,7 +52,6 @@ OF_ONE_OPERATION = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQL
 
 Work = Callable[[Tables], Any]
 Settle = Callable[[Any], None]
-Meanwhile = Callable[[], None]
 Answer = asyncio.Future[Any] | Future[Any]
 Result = tuple[Any, BaseException | None]
 
@@ -194,7 +193,7 @@ class Store:
                 result = look(self.reading), None
             except Exception as error:
                 result = None, error
-                if _damaged(error):
+                if salvage.is_damage(error):
                     self._break(error)
             self._on_loop(self._resolve, [(answer, result)])
 
@@ -322,10 +321,10 @@ class Store:
         return result
 
     def _insert(self, operation: Operation) -> Result | None:
-        within = True
+        within, tell = True, None
         try:
             if operation.meanwhile is not None:
-                operation.meanwhile()
+                tell = operation.meanwhile()
                 operation.meanwhile = None
             started = time.perf_counter()
             self._burst.begin()
@@ -341,6 +340,8 @@ class Store:
             results = self._failed([operation], error, within)
             locked = salvage.code_of(error, sqlite3.SQLITE_ERROR) in PASSING and self._broken is None  # by another program
             return None if locked else results[0]
+        if tell is not None:
+            _answer_now(tell)
         self._count(started, 1)
         return self._settled([operation], [(stored[0], None)])[0]
 
@@ -425,7 +426,7 @@ class Store:
             return [(None, _full())] * len(group)
         if code in PASSING:
             return [(None, Degraded(f"cannot write to the store now: {error}", retry_after=1.0))] * len(group)
-        if not within or _damaged(error) or (isinstance(error, sqlite3.Error) and code not in OF_ONE_OPERATION):
+        if not within or salvage.is_damage(error) or (isinstance(error, sqlite3.Error) and code not in OF_ONE_OPERATION):
             return self._unknown(group, error)
         if len(group) == 1:
             log.error("cannot store an operation: %s", error, exc_info=error)
@@ -445,7 +446,7 @@ class Store:
     def _break(self, error: BaseException) -> None:
         if self._broken is None:
             self._broken = error
-            if _damaged(error):
+            if salvage.is_damage(error):
                 with suppress(OSError):
                     salvage.suspect(self.path)
             log.critical("the store cannot be trusted any more and takes nothing from here on: %s", error, exc_info=error)
@@ -478,19 +479,19 @@ class Store:
             self._told = True
             self._loop.call_soon(self._fatal, self._broken)
 
-    def _on_loop(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _on_loop(self, call: Callable[..., object], *arguments: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
             log.warning("the event loop was closed before the store")
 
 
+def _answer_now(tell: Tell) -> None:
+    try:
+        tell()
+    except Exception:  # it is stored all the same
+        log.exception("cannot answer a registration")
+
+
 def _full() -> StoreFull:
     return StoreFull("cannot write to the store: its disk is full; free some space", retry_after=10.0)
-
-
-def _damaged(error: BaseException) -> bool:
-    """Whether what was stored cannot be read back: damaged pages, bytes that are no text, a row that makes no sense."""
-    if isinstance(error, sqlite3.Error):
-        return salvage.code_of(error) in salvage.DAMAGED or "decode" in str(error).lower()
-    return isinstance(error, msgspec.DecodeError | UnicodeDecodeError)

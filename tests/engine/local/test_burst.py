@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -153,6 +153,51 @@ async def test_the_answer_is_made_ready_once_when_the_thread_has_to_look(registe
         )
     await asyncio.sleep(0)
     assert ready == [1]
+
+
+async def told(registering: Registering, name: str, tell: Callable[[], None], timeout: float = 60.0) -> None:
+    new = [NewTask(a_task(id=name, timeout=timeout))]
+    await registering.store.write(
+        lambda tables: tables.add(new, lambda _uid: None),
+        lambda _result: registering.by.append(True),
+        registers=new,
+        meanwhile=lambda: tell,
+    )
+    await asyncio.sleep(0)
+
+
+async def test_i1_who_registers_is_answered_as_soon_as_the_task_is_on_disk(registering: Registering) -> None:
+    await registering.until_the_loop_commits()
+    before, found = registering.stored(), []
+    await told(registering, "d", lambda: found.append((registering.stored() - before, len(registering.by))))
+    assert found == [(1, 0)], "once, on disk, and not settled yet"
+    assert registering.by == [True]
+
+
+@pytest.mark.parametrize(("name", "error"), [("before-0", Conflict), ("d", OutcomeUnknown)])
+async def test_i10_nobody_is_told_of_what_is_refused_or_cannot_be_known(
+    name: str, error: type[Exception], registering: Registering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    await registering.until_the_loop_commits()
+    if error is OutcomeUnknown:
+        monkeypatch.setattr(registering.store, "_inode", 0)  # the file was replaced
+    with pytest.raises(error):
+        await told(registering, name, lambda: found.append(name), timeout=61.0)
+    assert found == []
+
+
+async def test_an_answer_that_cannot_be_given_changes_nothing(registering: Registering, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    await registering.until_the_loop_commits()
+    await told(registering, "d", fail)
+    assert registering.by == [True]
+    assert not registering.store.busy
+    assert "cannot answer a registration" in caplog.text
+    await registering.one("e")
+    assert registering.by == [True, True]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), sqlite3.OperationalError("the disk does not answer")])
