@@ -31,6 +31,7 @@ from task_daemon.core.prompt import Prompt
 from task_daemon.engine.local import salvage, wal
 from task_daemon.engine.local.burst import QUICK, Burst
 from task_daemon.engine.local.migrate import migrate, migrations
+from task_daemon.engine.local.operation import Operation, Result
 from task_daemon.engine.local.reading import Reading
 from task_daemon.engine.local.reserve import Reserve
 from task_daemon.engine.local.tables import Tables
@@ -46,45 +47,15 @@ LONGEST_WAL = 5000  # pages; a large commit or a burst goes beyond that
 MANY = 20  # registrations of one operation: getting the answer to them ready takes longer than waking the loop for it
 HUNG = 0.1  # seconds; longer is no property of the disk, but an accident
 PATIENCE = 1 / 8  # of what the last commit took on a slow disk: whoever it answered may be back by then, and shares the next
+TELL_WITHIN = 0.003  # seconds after a commit of the loop: whatever follows from it, with all that were made since
 BUSY_TIMEOUT = 5.0  # seconds; somebody may look into the store with another program
 PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 OF_ONE_OPERATION = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
 
-Work = Callable[[Tables], Any]
-Settle = Callable[[Any], None]
-Answer = asyncio.Future[Any] | Future[Any]
-Result = tuple[Any, BaseException | None]
-
-
-class Operation:
-    """`work` runs inside the transaction, `settle` right after the commit, in the order of commits; both on the writer thread
-    (in a burst `settle` on the loop). `new`: it takes new work in, which a full disk refuses before anything else. `registers`:
-    that is all it does, those of several operations can be stored at once, and who waits for it goes on in the turn of the loop
-    that hears of the commit.
-    `meanwhile`: to be called on the loop as soon as the writer needs no more of this machine than the disk and SQLite."""
-
-    __slots__ = ("answer", "meanwhile", "new", "registers", "settle", "work")
-
-    def __init__(
-        self,
-        work: Work,
-        settle: Settle | None,
-        answer: Answer,
-        new: bool = False,
-        registers: Sequence[NewTask] = (),
-        meanwhile: Meanwhile | None = None,
-    ) -> None:
-        self.work = work
-        self.settle = settle
-        self.answer = answer
-        self.new = new
-        self.registers = registers
-        self.meanwhile = meanwhile
-
 
 class Store:
     """`committed`: called on the loop after each commit, before its answers are seen but for those of registrations, whose
-    clients wait for nothing else; `fatal`: on the loop, once, after whoever was refused has heard of it."""
+    clients wait for nothing else, and in a burst after some commits; `fatal`: on the loop, once, after whoever was refused has heard of it."""
 
     def __init__(
         self,
@@ -112,6 +83,7 @@ class Store:
         self._told = False  # that it is broken
         self._wal_filled = False
         self._wrote = False  # the last commit of the thread
+        self._telling: asyncio.TimerHandle | None = None
 
     async def open(self, now: float) -> None:
         """Raises StoreError. `now`: wall time, for the name of a damaged file. A damaged store is salvaged."""
@@ -129,6 +101,9 @@ class Store:
             self._operations.put(None)
         await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._reader.close)
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell()
         self._reading.close()
         try:
             if self._broken is None:
@@ -166,7 +141,7 @@ class Store:
             result = self._commit_here(operation)
             if result is not None:
                 self._resolve([(answer, result)])
-                self._loop.call_soon(self._resolve, [], 1)  # until then it counts as under way for others of this turn
+                self._loop.call_soon(self._over)
                 return answer
         if not self._arrived:
             self._loop.call_soon(self._pass_on)
@@ -319,6 +294,17 @@ class Store:
             self._turn.release()
         self._burst.count(result is not None, self.commit_seconds, time.perf_counter())
         return result
+
+    def _over(self) -> None:
+        """In the turn after a commit of the loop: until then it counts as under way for others of its turn."""
+        with self._gate:
+            self._pending -= 1
+        if self._telling is None:
+            self._telling = self._loop.call_later(TELL_WITHIN, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
+        self._committed()
 
     def _insert(self, operation: Operation) -> Result | None:
         within, tell = True, None

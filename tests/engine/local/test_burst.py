@@ -17,6 +17,7 @@ from task_daemon.engine.local import burst as burst_module
 from task_daemon.engine.local import store as store_module
 from task_daemon.engine.local import wal
 from task_daemon.engine.local.burst import BEGINS_AFTER, JUST_NOW, MOST, QUICK, Burst
+from tests.api.conftest import turns_until
 from tests.engine.local.test_store import Open, kept_open
 from tests.making import a_task
 
@@ -71,7 +72,31 @@ async def test_the_loop_commits_what_is_registered_one_after_the_other(registeri
         await registering.one(f"d-{number}")
     assert registering.by == [True] * 5
     assert registering.stored() == BEGINS_AFTER + 6
-    assert registering.committed == BEGINS_AFTER + 6
+
+
+async def test_what_follows_from_commits_of_the_loop_is_told_for_many_of_them_at_once(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "TELL_WITHIN", 3600.0)
+    registering = Registering(short_path)
+    await registering.store.open(0.0)
+    await registering.until_the_loop_commits()
+    await registering.one("d")
+    assert registering.committed == BEGINS_AFTER
+    await registering.store.write(lambda _tables: None)
+    assert registering.committed == BEGINS_AFTER + 1, "the thread's are told at once, with all that there is"
+    await registering.store.close()
+    assert registering.committed == BEGINS_AFTER + 2, "nothing is left untold"
+
+
+async def test_what_follows_from_a_commit_of_the_loop_is_told_soon(
+    registering: Registering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "TELL_WITHIN", 0.0)
+    await registering.until_the_loop_commits()
+    await turns_until(lambda: registering.committed == BEGINS_AFTER + 1)
+    await registering.one("d")
+    await turns_until(lambda: registering.committed == BEGINS_AFTER + 2)
 
 
 @pytest.mark.parametrize("limit", ["QUICK", "JUST_NOW"])
