@@ -47,6 +47,15 @@ class Stream(IOStream):
         found = await reading
         return found[: self._head_size], found[self._head_size :]
 
+    def _try_inline_read(self) -> None:
+        """Unless something is left over, the loop says when there is something to read: to try costs as much as to ask the loop,
+        which has to be asked anyway, since others want their turn."""
+        if self._read_buffer_size:
+            super()._try_inline_read()
+        else:
+            self._check_closed()
+            self._add_io_state(IOLoop.READ)
+
     def _find_read_pos(self) -> int | None:
         end = super()._find_read_pos()
         if end is not None and self._read_regex is not None:

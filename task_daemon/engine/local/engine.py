@@ -140,9 +140,11 @@ class LocalEngine:
         def settle(result: tuple[list[Added], list[Event]]) -> None:
             self._ledger.settle_added(result, packed)
 
-        def get_ready() -> Tell | None:  # what would hold the answer up after the commit
-            packed.update([(each.task.uid, self._live.pack(each.task)) for each in new])
-            return None if meanwhile is None else meanwhile()
+        def get_ready() -> Tell | None:
+            tell = None if meanwhile is None else meanwhile()
+            if tell is None:  # it would hold the answer up after the commit
+                packed.update([(each.task.uid, self._live.pack(each.task)) for each in new])
+            return tell
 
         try:
             answers, _ = await self.store.write(work, settle, new=True, registers=new, meanwhile=get_ready)

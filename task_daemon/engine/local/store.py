@@ -55,7 +55,8 @@ OF_ONE_OPERATION = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQL
 
 class Store:
     """`committed`: called on the loop after each commit, before its answers are seen but for those of registrations, whose
-    clients wait for nothing else, and in a burst after some commits; `fatal`: on the loop, once, after whoever was refused has heard of it."""
+    clients wait for nothing else, and in a burst after some commits; `fatal`: on the loop, once, after whoever was refused has
+    heard of it."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Store:
         measures: Measures | None = None,
     ) -> None:
         self.path = path
+        self._file = str(path)  # a Path is made into one with each use
         self.salvage: dict[str, Any] | None = None
         self.commit_seconds = 0.0  # the last commit took
         self.commits = 0
@@ -366,7 +368,7 @@ class Store:
 
     def _check_place(self) -> None:
         """Files that were removed or replaced can be written to without an error, and are gone when they are closed (2 us)."""
-        if os.stat(self.path).st_ino != self._inode:
+        if os.stat(self._file).st_ino != self._inode:
             raise FileNotFoundError(f"{self.path} was replaced by another file")
 
     def _attempt_all(self, group: list[Operation]) -> list[Result]:

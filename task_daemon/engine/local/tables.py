@@ -67,18 +67,14 @@ class Tables:
     def add_new(self, parts: Sequence[Sequence[NewTask]]) -> list[Stored] | None:
         """Several registrations of which none is a replay, without looking first; None, and nothing stored, if one is."""
         new = [item for part in parts for item in part]
-        triples = {(item.task.zone, item.task.action, item.task.id) for item in new}
-        keys = {(item.task.owner.uid, item.key) for item in new if item.key is not None}
-        if len(triples) < len(new) or len(keys) < sum(item.key is not None for item in new):
-            return None
-        if self._other_keys and any(self._key(*key) for key in keys):
+        if self._other_keys and any(item.key is not None and self._key(item.task.owner.uid, item.key) for item in new):
             return None
         whole = len(new) in CHUNKS  # a single statement, which does all or nothing by itself
         if not whole:
             self._sql.execute("SAVEPOINT new")
         try:
             events = self._insert(new)
-        except sqlite3.IntegrityError:  # live work of the same name, or a key that is known
+        except sqlite3.IntegrityError:  # live work of the same name, or a key that is known; two of them may be alike, too
             if not whole:
                 self._sql.execute("ROLLBACK TO new")
                 self._sql.execute("RELEASE new")
