@@ -11,6 +11,7 @@ Each plot carries the digest of what it was drawn from, so that a test can tell 
 import hashlib
 import json
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -260,6 +261,7 @@ def machine_part(rows: Sequence[Result], peers: Sequence[Result]) -> list[str]:
         return ["Not measured yet."]
     machine = max(found, key=lambda result: str(result["at"]))["machine"]
     flushes = sorted(result["machine"]["flush_us"] for result in found)
+    loops = sorted(loop for result in rows for loop in result["machine"].get("loop_ms", []))
     return [
         (
             f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
@@ -269,6 +271,13 @@ def machine_part(rows: Sequence[Result], peers: Sequence[Result]) -> list[str]:
             f"{number(flushes[0])} to {number(flushes[-1])} µs, which is little: a plain SSD takes 500 to 2,000 µs, a "
             f"hard disk 8,000. That is "
             "why P4 measures with slower flushes."
+            + (
+                f" A fixed loop of Python, run before each round, took {number(loops[0])} to {number(loops[-1])} ms (median "
+                f"{number(statistics.median(loops))}): this processor is shared with other machines, and by as much as it changes its "
+                "speed the rates of one run differ from those of another."
+                if loops
+                else ""
+            )
         )
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.harness.process import TICK, cpu_of_family
 
 SYNCS = 200
+STEPS = 100_000
 
 
 def facts(directory: Path) -> dict[str, Any]:
@@ -39,6 +40,18 @@ def flush_seconds(path: Path) -> float:
             os.fdatasync(file.fileno())
             taken.append(time.perf_counter() - began)
     path.unlink()
+    return statistics.median(taken)
+
+
+def loop_seconds() -> float:
+    """Median time of a fixed loop in Python: how fast the processor is just now. One that is shared with other machines can
+    change by the half within a minute, and every rate with it."""
+    taken = []
+    for _ in range(3):
+        began, total = time.perf_counter(), 0
+        for step in range(STEPS):
+            total += step & 7
+        taken.append(time.perf_counter() - began)
     return statistics.median(taken)
 
 

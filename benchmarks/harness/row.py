@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.machine import Others, facts
+from benchmarks.harness.machine import Others, facts, loop_seconds
 
 RESULTS = Path(__file__).parent.parent / "results"
 ROUNDS = 5
@@ -107,10 +107,12 @@ class Bench:
     planned: int
     quick: bool = False
     values: dict[str, list[float]] = field(default_factory=dict)
+    loops: list[float] = field(default_factory=list)  # `loop_seconds` before each round
 
     def rounds(self) -> Iterator[int]:
         for turn in range(self.planned):
             print(f"{self.row.code} round {turn + 1} of {self.planned}", file=sys.stderr, flush=True)
+            self.loops.append(loop_seconds())
             yield turn
 
     def seconds(self, full: float) -> float:
@@ -166,6 +168,7 @@ def run(
         machine, others, began = facts(bench.directory), Others(), time.monotonic()
         measure(bench)
         cores = others.cores()
+    machine["loop_ms"] = [round(seconds * 1e3, 2) for seconds in bench.loops]
     figures = [_told(figure, bench.values.get(figure.name, [])) for figure in row.figures]
     return {
         "row": row.code,
@@ -226,7 +229,9 @@ def show(found: dict[str, Any]) -> None:
         print(line)
     print(
         f"{machine['cores']} cores, {machine['cpu']}, Linux {machine['kernel']}, Python {machine['python']}, "
-        f"SQLite {machine['sqlite']}, flush {machine['flush_us']:.0f} us, others used {found['others_cores']} cores, "
+        f"SQLite {machine['sqlite']}, flush {machine['flush_us']:.0f} us, "
+        f"a fixed loop {min(machine['loop_ms'], default=0)} to {max(machine['loop_ms'], default=0)} ms, "
+        f"others used {found['others_cores']} cores, "
         f"{found['rounds']} rounds in {found['seconds']:.0f} s"
     )
 

@@ -42,6 +42,7 @@ def test_a_row_tells_medians_worsts_and_its_worst_verdict() -> None:
     assert [ratio_of(each) for each in found["figures"]] == [2.0, 5 / 7, None]
     assert found["verdict"] == "gate"
     assert found["machine"]["flush_us"] > 0
+    assert [loop > 0 for loop in found["machine"]["loop_ms"]] == [True] * 3
 
 
 def test_a_row_refuses_a_figure_that_it_has_not() -> None:
