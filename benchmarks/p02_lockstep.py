@@ -12,6 +12,9 @@ from benchmarks.harness.load import load
 from benchmarks.harness.row import Bench, Figure, Row, at_least, at_most, main
 
 COMMITS = 500
+SHARE, SHARE_AT_LEAST = 0.74, 0.53
+"""The target and the gate of the rate, 3,500 and 2,500, as shares of what a bare server with a commit reached where they were
+set (4,721/s, a flush taking 44 us): on a machine that is slower or flushes later, these can be compared."""
 
 ROW = Row(
     "P2",
@@ -23,10 +26,11 @@ ROW = Row(
         Figure("bare", "a bare Tornado HTTPServer, nothing stored", "/s"),
         Figure("commit", "one row in SQLite and its commit, alone", "ms"),
         Figure("limit", "that server and that commit, one after the other", "/s"),
-        Figure("share", "of that", "×"),
+        Figure("share", "of that", "×", at_least(SHARE), gate=SHARE_AT_LEAST),
         Figure("cpu", "CPU of the daemon for one", "µs"),
     ],
-    note="the limit has no checks, no indexes and no event; on a disk that flushes sooner it is higher",
+    note="the limit has no checks, no indexes and no event; on a disk that flushes sooner it is higher. Its share has the same "
+    "target and gate as the rate: where those were set, the limit was 4,721/s",
 )
 
 

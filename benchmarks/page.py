@@ -272,9 +272,9 @@ def machine_part(rows: Sequence[Result], peers: Sequence[Result]) -> list[str]:
             f"hard disk 8,000. That is "
             "why P4 measures with slower flushes."
             + (
-                f" A fixed loop of Python, run before each round, took {number(loops[0])} to {number(loops[-1])} ms (median "
-                f"{number(statistics.median(loops))}): this processor is shared with other machines, and by as much as it changes its "
-                "speed the rates of one run differ from those of another."
+                f" A fixed loop of Python, run before each round, took {number(loops[0])} to {number(loops[-1])} ms, "
+                f"{number(statistics.median(loops))} as a rule: this processor is shared with other machines, and by as "
+                "much as it changes its speed the rates of one run differ from those of another."
                 if loops
                 else ""
             )
