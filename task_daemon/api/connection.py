@@ -3,9 +3,12 @@
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
+from typing import Any
 
+from tornado.concurrent import future_set_result_unless_cancelled
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.ioloop import IOLoop
@@ -18,7 +21,9 @@ from task_daemon.core.prompt import Prompt
 log = logging.getLogger("task_daemon.api")
 
 END_OF_HEAD = rb"\n\r?\n"  # ends where Tornado's \r?\n\r?\n ends, and is found in a quarter of the time
-PIECE = 16 * 1024  # bytes to ask the kernel for at a time; Tornado's 64 KiB are filled with zeros for each header block
+HEAD_END = re.compile(END_OF_HEAD)
+PIECE = 16 * 1024  # bytes to ask the kernel for at a time; less than a header block may have; Tornado's
+# 64 KiB are filled with zeros for each of them
 NEVER = math.inf
 
 
@@ -39,22 +44,42 @@ class Stream(IOStream):
 
         What is read at once costs one turn of the loop, and the kernel need not be told to listen for more in between.
         """
-        reading = super().read_until_regex(END_OF_HEAD, most)
-        if reading.done():  # type: ignore[attr-defined]
-            await asyncio.sleep(0)  # the next request is here already, and others want their turn
-        else:
-            self._read_future = reading = Prompt()  # instead of Tornado's, so that what has come is looked at at once
+        if self._read_buffer_size:
+            reading = super().read_until_regex(END_OF_HEAD, most)
+            if reading.done():  # type: ignore[attr-defined]
+                await asyncio.sleep(0)  # the next request is here already, and others want their turn
+            else:
+                self._read_future = reading = Prompt()  # instead of Tornado's, so that what has come is looked at at once
+        else:  # as `read_until_regex` leaves it
+            self._check_closed()
+            self._read_regex, self._read_max_bytes = HEAD_END, most
+            self._read_future = reading = Prompt()
+            self._add_io_state(IOLoop.READ)
         found = await reading
         return found[: self._head_size], found[self._head_size :]
 
-    def _try_inline_read(self) -> None:
-        """Unless something is left over, the loop says when there is something to read: to try costs as much as to ask the loop,
-        which has to be asked anyway, since others want their turn."""
-        if self._read_buffer_size:
-            super()._try_inline_read()
-        else:
-            self._check_closed()
-            self._add_io_state(IOLoop.READ)
+    def _handle_events(self, fd: Any, events: int) -> None:
+        """A request that is awaited and comes in one piece, and alone, does not go through the buffer; all else is Tornado's."""
+        reading = self._read_future
+        if reading is not None and self._read_regex is HEAD_END and not self._read_buffer_size and events == IOLoop.READ:
+            try:
+                came = self.socket.recv(PIECE)
+            except OSError:
+                came = b""  # Tornado finds out why
+            if self._is_whole(came):
+                self._read_future = self._read_regex = None
+                future_set_result_unless_cancelled(reading, came)
+                return
+            self._read_buffer += came
+            self._read_buffer_size += len(came)
+        super()._handle_events(fd, events)
+
+    def _is_whole(self, came: bytes) -> bool:
+        found = HEAD_END.search(came)
+        if found is None:
+            return False
+        self._head_size = found.end()
+        return self._head_size + self._body_after(came[: self._head_size]) == len(came)
 
     def _find_read_pos(self) -> int | None:
         end = super()._find_read_pos()

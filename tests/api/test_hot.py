@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -343,6 +344,20 @@ async def test_a_client_that_hangs_up_while_its_task_is_stored_harms_nobody(
     await turns_until(lambda: not server._http.users)
 
     assert (server._api.in_flight, world.engine.live()) == (0, 1)
+
+
+async def test_a_client_that_goes_without_reading_its_answer_harms_nobody(
+    server: ApiServer, socket_path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket(socket.AF_UNIX) as rude:
+        rude.connect(socket_path)
+        rude.sendall(wire("GET", "/ping"))
+        await turns_until(lambda: server._api.answered[200])
+    await turns_until(lambda: server.connections == 0)
+
+    (answer,) = await answered(socket_path, wire("GET", "/ping"))
+    assert status(answer) == 200
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_head_that_is_sent_again_is_not_read_again() -> None:
