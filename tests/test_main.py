@@ -309,7 +309,8 @@ def test_daemon_serves_on_when_its_terminal_is_closed(short_path: Path) -> None:
         assert daemon.stop() == 0
 
 
-def test_i11_waiting_request_is_answered_when_the_daemon_stops(short_path: Path) -> None:
+@pytest.mark.parametrize("_turn", range(4))  # what comes first is a matter of luck
+def test_i11_waiting_request_is_answered_when_the_daemon_stops(_turn: int, short_path: Path) -> None:
     with Daemon(short_path, SIMULATED) as daemon, daemon.client() as client, socket.socket(socket.AF_UNIX) as waiting:
         task = client.register("d1", "backup", "sim", timeout=3600)
         waiting.settimeout(20)

@@ -44,7 +44,7 @@ class Stream(IOStream):
 
         What is read at once costs one turn of the loop, and the kernel need not be told to listen for more in between.
         """
-        if self._read_buffer_size:
+        if self._read_buffer_size or self._state is None:  # something is left over, or may have come before it was accepted
             reading = super().read_until_regex(END_OF_HEAD, most)
             if reading.done():  # type: ignore[attr-defined]
                 await asyncio.sleep(0)  # the next request is here already, and others want their turn
