@@ -270,16 +270,20 @@ def machine_part(rows: Sequence[Result], peers: Sequence[Result]) -> list[str]:
             f"flushing them took "
             f"{number(flushes[0])} to {number(flushes[-1])} µs, which is little: a plain SSD takes 500 to 2,000 µs, a "
             f"hard disk 8,000. That is "
-            "why P4 measures with slower flushes."
-            + (
-                f" A fixed loop of Python, run before each round, took {number(loops[0])} to {number(loops[-1])} ms, "
-                f"{number(statistics.median(loops))} as a rule: this processor is shared with other machines, and by as "
-                "much as it changes its speed the rates of one run differ from those of another."
-                if loops
-                else ""
-            )
+            "why P4 measures with slower flushes." + pace(loops)
         )
     ]
+
+
+def pace(loops: Sequence[float]) -> str:
+    """`loops`: milliseconds, in rising order."""
+    if not loops:
+        return ""
+    return (
+        f" A fixed loop of Python, run before each round, took {number(loops[0])} to {number(loops[-1])} ms, "
+        f"{number(statistics.median(loops))} as a rule: this processor is shared with other machines, and by as "
+        "much as it changes its speed the rates of one run differ from those of another."
+    )
 
 
 # --------------------------------------------------------------------------- peers

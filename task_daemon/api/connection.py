@@ -20,10 +20,8 @@ from task_daemon.core.prompt import Prompt
 
 log = logging.getLogger("task_daemon.api")
 
-END_OF_HEAD = rb"\n\r?\n"  # ends where Tornado's \r?\n\r?\n ends, and is found in a quarter of the time
-HEAD_END = re.compile(END_OF_HEAD)
-PIECE = 16 * 1024  # bytes to ask the kernel for at a time; less than a header block may have; Tornado's
-# 64 KiB are filled with zeros for each of them
+END_OF_HEAD = re.compile(rb"\n\r?\n")  # ends where Tornado's \r?\n\r?\n ends, and is found in a quarter of the time
+PIECE = 16 * 1024  # bytes to ask for at a time, fewer than a header block may have; Tornado fills its 64 KiB with zeros first
 NEVER = math.inf
 
 
@@ -45,14 +43,14 @@ class Stream(IOStream):
         What is read at once costs one turn of the loop, and the kernel need not be told to listen for more in between.
         """
         if self._read_buffer_size or self._state is None:  # something is left over, or may have come before it was accepted
-            reading = super().read_until_regex(END_OF_HEAD, most)
+            reading = super().read_until_regex(END_OF_HEAD, most)  # type: ignore[arg-type]
             if reading.done():  # type: ignore[attr-defined]
                 await asyncio.sleep(0)  # the next request is here already, and others want their turn
             else:
                 self._read_future = reading = Prompt()  # instead of Tornado's, so that what has come is looked at at once
         else:  # as `read_until_regex` leaves it
             self._check_closed()
-            self._read_regex, self._read_max_bytes = HEAD_END, most
+            self._read_regex, self._read_max_bytes = END_OF_HEAD, most
             self._read_future = reading = Prompt()
             self._add_io_state(IOLoop.READ)
         found = await reading
@@ -61,12 +59,13 @@ class Stream(IOStream):
     def _handle_events(self, fd: Any, events: int) -> None:
         """A request that is awaited and comes in one piece, and alone, does not go through the buffer; all else is Tornado's."""
         reading = self._read_future
-        if reading is not None and self._read_regex is HEAD_END and not self._read_buffer_size and events == IOLoop.READ:
+        if reading is not None and self._read_regex is END_OF_HEAD and not self._read_buffer_size and events == IOLoop.READ:
             try:
                 came = self.socket.recv(PIECE)
             except OSError:
                 came = b""  # Tornado finds out why
-            if self._is_whole(came):
+            end = END_OF_HEAD.search(came)
+            if end is not None and self._wanted(came[: end.end()]) == len(came):
                 self._read_future = self._read_regex = None
                 future_set_result_unless_cancelled(reading, came)
                 return
@@ -74,21 +73,18 @@ class Stream(IOStream):
             self._read_buffer_size += len(came)
         super()._handle_events(fd, events)
 
-    def _is_whole(self, came: bytes) -> bool:
-        found = HEAD_END.search(came)
-        if found is None:
-            return False
-        self._head_size = found.end()
-        return self._head_size + self._body_after(came[: self._head_size]) == len(came)
-
     def _find_read_pos(self) -> int | None:
         end = super()._find_read_pos()
         if end is not None and self._read_regex is not None:
-            self._head_size = end
-            whole = end + self._body_after(bytes(self._read_buffer[:end]))
-            if whole <= self._read_buffer_size:
-                return whole
+            wanted = self._wanted(bytes(self._read_buffer[:end]))
+            if wanted <= self._read_buffer_size:
+                return wanted
         return end
+
+    def _wanted(self, head: bytes) -> int:
+        """How many bytes the header block has with the body that is wanted with it."""
+        self._head_size = len(head)
+        return len(head) + self._body_after(head)
 
     def give_back(self, head: bytes, body: bytes) -> None:
         """The header block is what the next `read_until_regex` finds, the body what is read after it."""

@@ -77,7 +77,9 @@ async def test_nobody_is_told_before_the_return_of_what_is_there_already(case: C
         return lambda: told.append("early")
 
     await case.engine.add([NewTask(a_task(id="known"))])
-    for _ in range(8):  # the local engine commits some of them on the loop
+    for turn in range(3):
+        for number in range(6):  # so many that the local engine commits on the loop, if the disk is quick
+            await case.engine.add([NewTask(a_task(id=f"d-{turn}-{number}"))])
         await case.engine.add([NewTask(a_task(id="known"))], meanwhile)
         await case.engine.add([NewTask(a_task(id=name)) for name in ("known", "new")], meanwhile)
         with pytest.raises(Conflict):
