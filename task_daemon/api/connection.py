@@ -49,10 +49,12 @@ class Stream(IOStream):
             else:
                 self._read_future = reading = Prompt()  # instead of Tornado's, so that what has come is looked at at once
         else:  # as `read_until_regex` leaves it
-            self._check_closed()
+            if self.closed():
+                self._check_closed()  # raises what was wrong
             self._read_regex, self._read_max_bytes = END_OF_HEAD, most
             self._read_future = reading = Prompt()
-            self._add_io_state(IOLoop.READ)
+            if not self._state & IOLoop.READ:
+                self._add_io_state(IOLoop.READ)
         found = await reading
         return found[: self._head_size], found[self._head_size :]
 
@@ -155,10 +157,11 @@ class Connection(HTTP1ServerConnection):
     async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
         idle, most = self.params.header_timeout or NEVER, self.params.max_header_size
         try:
+            caller = self._hot.api.access.caller(self.stream)
             while True:
                 self.deadline = time.monotonic() + idle
                 head, body = await self.stream.read_head(most)
-                request = self._hot.request(head, caller := self._hot.api.access.caller(self.stream))
+                request = self._hot.request(head, caller)
                 if request is not None:
                     await self._answer_hot(request, caller, body)
                     continue

@@ -50,8 +50,7 @@ class Api:
         self.streams = streams or Streams()
         self.answered = manager.measures().requests
         self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle = asyncio.Event()  # for whoever waits
 
     @property
     def in_flight(self) -> int:
@@ -59,7 +58,6 @@ class Api:
 
     def begin(self) -> None:
         self._in_flight += 1
-        self._idle.clear()
 
     def end(self) -> None:
         self._in_flight -= 1
@@ -68,7 +66,9 @@ class Api:
 
     async def idle(self) -> None:
         """Wait until no request is being answered."""
-        await self._idle.wait()
+        while self._in_flight:
+            self._idle.clear()
+            await self._idle.wait()
 
     def unready(self, new_work: bool = False) -> Refusal | None:
         """Why nothing can be changed now (or, if so asked, no new work be taken); None if it can."""

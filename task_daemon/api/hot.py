@@ -10,7 +10,6 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from http.client import responses
 
@@ -126,8 +125,10 @@ async def _stored(
     added = await manager.register(registrations, caller.owner, key, meanwhile)
     if sum([each.replayed for each in added]):
         return added, None
+    if ready:
+        return added, ready[0]
     tasks = [each.task for each in added]
-    return added, ready[0] if ready else reply_to(tasks, *manager.fresh(tasks))
+    return added, reply_to(tasks, *manager.fresh(tasks))
 
 
 def _registered(tasks: Sequence[Task], views: Sequence[Shown], retry_after: float) -> Reply:
@@ -242,8 +243,10 @@ class _Answer:
 
     def _tell(self) -> None:
         self._sent = True
-        with suppress(StreamClosedError):  # whoever waits for the next request is told of that, too
+        try:
             self._send(self._bytes)
+        except StreamClosedError:
+            return  # whoever waits for the next request is told of that, too
 
 
 def read_head(head: bytes) -> Request | None:
