@@ -17,7 +17,8 @@ from task_daemon.core.ports import NewTask
 
 Row = tuple[Any, ...]
 
-CHUNKS = (64, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1)  # rows in one statement; each length is prepared once
+CHUNKS = (500, 250, 200, 100, 64, 50, 32, 20, 16, 10, 8, 7, 6, 5, 4, 3, 2, 1)
+"""Rows in one statement; each length is prepared once. The long ones are those that people choose for a batch."""
 
 _fields = {field.name: (field.name, field.type, field.default) for field in msgspec.structs.fields(Task)}
 MOVING = tuple(_fields)[tuple(_fields).index("state") :]  # what of a task changes after its registration
@@ -40,16 +41,25 @@ SQL = queries()
 
 
 def many(connection: sqlite3.Connection, name: str, rows: Sequence[Row]) -> int:
-    """Run a statement for many rows, up to 64 at a time: with each statement the thread gives the interpreter lock away and may
+    """Run a statement for many rows, up to 500 at a time: with each statement the thread gives the interpreter lock away and may
     have to wait for it, which costs more than the rows. Answers how many rows were written."""
-    count = start = 0
-    for size in CHUNKS:
-        sql = repeated(name, size)
-        while len(rows) - start >= size:
-            values = rows[start] if size == 1 else tuple(chain.from_iterable(rows[start : start + size]))
-            count += connection.execute(sql, values).rowcount
-            start += size
+    count = 0
+    for start, size in _pieces(len(rows)):
+        values = rows[start] if size == 1 else tuple(chain.from_iterable(rows[start : start + size]))
+        count += connection.execute(repeated(name, size), values).rowcount
     return count
+
+
+@lru_cache(maxsize=256)
+def _pieces(rows: int) -> Sequence[tuple[int, int]]:
+    """What each statement takes of so many rows: where it begins, and how many."""
+    found: list[tuple[int, int]] = []
+    start = 0
+    for size in CHUNKS:
+        while rows - start >= size:
+            found.append((start, size))
+            start += size
+    return found
 
 
 @lru_cache(maxsize=256)
