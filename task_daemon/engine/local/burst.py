@@ -1,21 +1,25 @@
-"""When a registration is committed by the event loop itself, and when by the store's thread.
+"""When registrations are committed by the event loop itself, and when by the store's thread.
 
-A change of threads and back costs more than the flush of a quick disk. Somebody who registers one task after the other, each
-after the answer to the one before, pays for both each time, and nobody gains by it. So in the middle of such a burst the loop
-commits. It stands still for as long as that takes, which is why all of this has to hold: the last commits of registrations were
-quick, each was for one of them with nothing else under way, and the last one has only just ended. Whoever registers now and then
-or on a slow disk is never served so, and of several that come in one turn of the loop only the first; one slow commit ends the
-burst. A disk that begins to hang in the middle of it holds the loop up until it goes on (the watchdog sees that). Two things that
-may take long on any disk are left to the thread: taking the WAL into the store, and waiting for another program that has locked
-it.
+A change of threads and back costs more than the flush of a quick disk, and while both threads have something to do, each hands
+the interpreter lock to the other with every statement and waits for it. Who registers one task after the other, each after the
+answer to the one before, pays for all that each time, alone or beside others, and nobody gains by it. So in the middle of such a
+burst the loop commits what came in one of its turns, in one commit. It stands still for as long as that takes, which is why all
+of this has to hold: the last commits of registrations were quick, the last one has only just ended, and nothing is under way but
+some registrations of one task each. Whoever registers now and then or on a slow disk is never served so; one slow commit ends
+the burst. A disk that begins to hang in the middle of it holds the loop up until it goes on (the watchdog sees that). Two things
+that may take long on any disk are left to the thread: taking the WAL into the store, and waiting for another program that has
+locked it.
 """
 
 import sqlite3
 
 BEGINS_AFTER = 4  # commits in a row
+ALONE_AFTER = 8  # commits of the loop in a row
+LOOK_AGAIN = 16  # commits
 QUICK = 0.001  # seconds a commit takes
 JUST_NOW = 0.005  # seconds since the last one
-MOST = 250  # commits of the loop until the thread makes one, which takes a WAL that has grown into the store
+MOST = 1000  # pages that the loop writes, about, until the thread commits, which takes a WAL that has grown into the store
+PAGES = 3  # of a commit, besides one for each registration
 
 
 class Burst:
@@ -24,39 +28,49 @@ class Burst:
     def __init__(self, connection: sqlite3.Connection, checkpoint: int, busy_timeout: float) -> None:
         self._connection = connection
         self._settings = checkpoint, round(busy_timeout * 1000)
-        self._alone = 0  # commits of registrations in a row that were quick, and for one each
+        self._quick = 0  # commits of registrations in a row that were quick
+        self._alone = 0  # commits of the loop in a row for one registration each
         self._last = 0.0
-        self._here = 0  # commits of the loop since the last one of the thread
+        self._here = 0  # pages that the loop has written since the last commit of the thread
 
     def goes_on(self, now: float) -> bool:
         """Whether the loop may commit. `now`: of `time.perf_counter`."""
-        return self._alone >= BEGINS_AFTER and self._here < MOST and now - self._last < JUST_NOW
+        return self._quick >= BEGINS_AFTER and self._here < MOST and now - self._last < JUST_NOW
 
     @property
     def is_near(self) -> bool:
         """Whether it begins with the next commit, or has begun."""
-        return self._alone >= BEGINS_AFTER - 1
+        return self._quick >= BEGINS_AFTER - 1
 
-    def begin(self) -> None:
-        """The loop commits next; `end`: the thread does."""
-        self._here += 1
-        if self._here == 1:
+    def begin(self, registrations: int) -> None:
+        """The loop commits so many next; `end`: the thread does."""
+        if not self._here:
             self._set(0, 0)
+        self._here += PAGES + registrations
 
     def end(self) -> None:
         if self._here:
             self._set(*self._settings)
         self._here = 0
 
-    def count_group(self, registering: int, operations: int, under_way: int, took: float, now: float) -> None:
+    def is_alone(self) -> bool:
+        """Whether whoever registers need not wait for the end of the turn: for a while nobody else came in one. Now and then
+        it is looked again."""
+        return self._alone >= ALONE_AFTER and self._alone % LOOK_AGAIN > 0
+
+    def count_group(self, registering: int, operations: int, took: float, now: float) -> None:
         """A commit of the thread has ended, for so many operations, of which some were registrations. What polls write takes
         longer and says nothing of who registers, unless the disk has become slow."""
-        if registering == operations or registering > 1 or took >= JUST_NOW:
-            self.count(registering == under_way == 1, took, now)
+        if registering == operations or took >= JUST_NOW:
+            self._count(True, took, now)
 
-    def count(self, alone: bool, took: float, now: float) -> None:
-        """A commit of registrations has ended. `alone`: it was for one, with nothing else under way."""
-        self._alone = self._alone + 1 if alone and took < QUICK else 0
+    def count_here(self, registering: int, took: float, now: float) -> None:
+        """A commit of the loop has ended, for so many registrations; 0: the thread has to look at them."""
+        self._alone = self._alone + 1 if registering == 1 else 0
+        self._count(registering > 0, took, now)
+
+    def _count(self, stored: bool, took: float, now: float) -> None:
+        self._quick = self._quick + 1 if stored and took < QUICK else 0
         self._last = now
 
     def _set(self, checkpoint: int, busy_timeout: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from task_daemon.core.ports import Meanwhile, NewTask
+from task_daemon.core.ports import Meanwhile, NewTask, Tell
 from task_daemon.engine.local.tables import Tables
 
 Work = Callable[[Tables], Any]
@@ -38,3 +38,8 @@ class Operation:
         self.new = new
         self.registers = registers
         self.meanwhile = meanwhile
+
+    def get_ready(self) -> Tell | None:
+        """Event loop: `meanwhile`, once."""
+        meanwhile, self.meanwhile = self.meanwhile, None
+        return None if meanwhile is None else meanwhile()

@@ -44,6 +44,7 @@ GROUP = 1000  # operations in one commit, at most
 CACHE = 16_384  # KiB of pages the writer keeps
 CHECKPOINT = 4000  # pages of WAL (16 MiB) until it is taken into the store; every 1000, one of 100 requests would wait for that
 LONGEST_WAL = 5000  # pages; a large commit or a burst goes beyond that
+MOST_HERE = 64  # registrations that the loop commits at a time
 MANY = 20  # registrations of one operation: getting the answer to them ready takes longer than waking the loop for it
 HUNG = 0.1  # seconds; longer is no property of the disk, but an accident
 PATIENCE = 1 / 8  # of what the last commit took on a slow disk: whoever it answered may be back by then, and shares the next
@@ -99,7 +100,9 @@ class Store:
         """What was queued is written, the WAL is taken into the store, both threads end."""
         with self._gate:
             self._closed = True
-            self._pass_on()
+            if self._arrived:
+                self._operations.put(self._arrived)
+            self._arrived = []
             self._operations.put(None)
         await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._reader.close)
@@ -139,17 +142,10 @@ class Store:
         answer: asyncio.Future[T] = Prompt(loop=self._loop) if registers else self._loop.create_future()
         operation = Operation(work, settle, answer, new, registers, meanwhile)
         self._expect()
-        if len(registers) == 1 and self._pending == 1 and self._burst.goes_on(time.perf_counter()):
-            result = self._commit_here(operation)
-            if result is not None:
-                self._resolve([(answer, result)])
-                self._loop.call_soon(self._over)
-                return answer
+        if self._burst.is_alone() and self._write_here([operation]):
+            return answer
         if not self._arrived:
             self._loop.call_soon(self._pass_on)
-        if operation.meanwhile is not None and len(registers) < MANY:
-            self._loop.call_soon(operation.meanwhile)  # in the time that the writer takes to wake up
-            operation.meanwhile = None
         self._arrived.append(operation)
         return answer
 
@@ -239,10 +235,15 @@ class Store:
                 self._operations.put(at_once)
 
     def _pass_on(self) -> None:
-        """What came in one turn of the loop goes to the writer as one: one commit, one change of threads."""
+        """What came in one turn of the loop is written in one commit: in a burst here, or else after one change of threads."""
         arrived, self._arrived = self._arrived, []
-        if arrived:
-            self._operations.put(arrived)
+        if not arrived or self._write_here(arrived):
+            return
+        for operation in arrived:
+            if operation.meanwhile is not None and len(operation.registers) < MANY:
+                self._loop.call_soon(operation.meanwhile)  # in the time that the writer takes to wake up
+                operation.meanwhile = None
+        self._operations.put(arrived)
 
     def _work(self) -> None:
         while (group := self._operations.get()) is not None:
@@ -267,10 +268,14 @@ class Store:
             self._at_once = self._pending
             if self._wrote:  # replays say nothing of the disk
                 registering = sum([bool(operation.registers) for operation in group])
-                self._burst.count_group(registering, len(group), self._at_once, self.commit_seconds, time.perf_counter())
+                self._burst.count_group(registering, len(group), self.commit_seconds, time.perf_counter())
             self._answer(group, results)
             if ended:
                 return
+
+    def _tell(self) -> None:
+        self._telling = None
+        self._committed()
 
     def _fill_wal(self) -> None:
         """Once, when somebody registers one task after the other on a quick disk."""
@@ -285,39 +290,32 @@ class Store:
             finally:
                 self.connection.execute("ROLLBACK")
 
-    def _commit_here(self, operation: Operation) -> Result | None:
-        """In the middle of a burst, on the loop: store one registration in one statement, which is a transaction of its own.
-        None, and nothing stored, if the thread has to: something is known already, or does not go on without waiting."""
-        if not self._turn.acquire(blocking=False):
-            return None
+    def _write_here(self, group: list[Operation]) -> bool:
+        """In the middle of a burst, on the loop, in one statement, which is a transaction of its own. Not, and nothing is stored,
+        if the thread has to: it is at work, something is known already, or does not go on without waiting."""
+        if self._pending != len(group) or not self._burst.goes_on(time.perf_counter()):
+            return False
+        single = len(group) <= MOST_HERE and all(len(operation.registers) == 1 for operation in group)
+        if not single or not self._turn.acquire(blocking=False):
+            return False
         try:
-            result = None if self._broken is not None or self.full else self._insert(operation)
+            results = None if self._broken is not None or self.full else self._insert(group)
         finally:
             self._turn.release()
-        self._burst.count(result is not None, self.commit_seconds, time.perf_counter())
-        return result
+        self._burst.count_here(0 if results is None else len(group), self.commit_seconds, time.perf_counter())
+        if results is None:
+            return False
+        self._resolve([(operation.answer, result) for operation, result in zip(group, results, strict=True)], len(group), True)
+        return True
 
-    def _over(self) -> None:
-        """In the turn after a commit of the loop: until then it counts as under way for others of its turn."""
-        with self._gate:
-            self._pending -= 1
-        if self._telling is None:
-            self._telling = self._loop.call_later(TELL_WITHIN, self._tell)
-
-    def _tell(self) -> None:
-        self._telling = None
-        self._committed()
-
-    def _insert(self, operation: Operation) -> Result | None:
-        within, tell = True, None
+    def _insert(self, group: list[Operation]) -> list[Result] | None:
+        within = True
         try:
-            if operation.meanwhile is not None:
-                tell = operation.meanwhile()
-                operation.meanwhile = None
+            tells = [operation.get_ready() for operation in group]
             started = time.perf_counter()
-            self._burst.begin()
+            self._burst.begin(len(group))
             crash.reach("burst.before")
-            stored = self.tables.add_new([operation.registers])
+            stored = self.tables.add_new([operation.registers for operation in group])
             within = False
             if stored is None:
                 return None
@@ -325,13 +323,14 @@ class Store:
             self._check_place()
         except Exception as error:
             within = within and not isinstance(error, MemoryError)  # SQLite's, too: from after the flush, perhaps
-            results = self._failed([operation], error, within)
+            results = self._failed(group, error, within)
             locked = salvage.code_of(error, sqlite3.SQLITE_ERROR) in PASSING and self._broken is None  # by another program
-            return None if locked else results[0]
-        if tell is not None:
-            _answer_now(tell)
-        self._count(started, 1)
-        return self._settled([operation], [(stored[0], None)])[0]
+            return None if locked else results
+        for tell in tells:
+            if tell is not None:
+                _answer_now(tell)
+        self._count(started, len(group))
+        return self._settled(group, [(each, None) for each in stored])
 
     def _commit(self, group: list[Operation]) -> list[Result]:
         """One transaction; the results in the order of the group."""
@@ -342,21 +341,26 @@ class Store:
         if self.full and any(operation.new for operation in group) and not self._reserve.make():
             return self._without_new(group)
         started = time.perf_counter()
-        within = False
+        alone = within = all(operation.registers for operation in group)  # then one statement is the transaction, as a rule
+        results: list[Result] = []
         try:
             self._burst.end()
             changes = self.connection.total_changes
-            self.connection.execute("BEGIN IMMEDIATE")
-            within = True
-            results = self._attempt_all(group)
-            within = False
             crash.reach("commit.before")
-            self.connection.execute("COMMIT")
+            if alone:
+                results = [(each, None) for each in self.tables.add_new([one.registers for one in group]) or ()]
+                alone = within = False
+            if not results:
+                self.connection.execute("BEGIN IMMEDIATE")
+                within = True
+                results = self._attempt_all(group)
+                within = False
+                self.connection.execute("COMMIT")
             crash.reach("commit.after")
             self._wrote = self.connection.total_changes > changes
             self._check_place()
         except Exception as error:
-            return self._failed(group, error, within)
+            return self._failed(group, error, within and not (alone and isinstance(error, MemoryError)))
         self._count(started, len(group))
         return self._settled(group, results)
 
@@ -451,7 +455,7 @@ class Store:
                 answer.set_exception(result[1])
         self._on_loop(self._resolve, for_loop, len(group))
 
-    def _resolve(self, answers: list[tuple[asyncio.Future[Any], Result]], ended: int = 0) -> None:
+    def _resolve(self, answers: list[tuple[Any, Result]], ended: int = 0, here: bool = False) -> None:
         with self._gate:
             self._pending -= ended
         for answer, (value, error) in answers:
@@ -461,7 +465,10 @@ class Store:
                 answer.set_result(value)
             else:
                 answer.set_exception(error)
-        if ended:
+        if here:
+            if self._telling is None:
+                self._telling = self._loop.call_later(TELL_WITHIN, self._tell)
+        elif ended:
             self._committed()
         if self._broken is not None and not self._told:
             self._told = True

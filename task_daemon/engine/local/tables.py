@@ -61,12 +61,22 @@ class Tables:
 
     def add(self, new: Sequence[NewTask], current: Current) -> Stored:
         """One registration. Raises Conflict, IdempotencyKeyReused."""
-        found = self.add_new([new])
-        return self._add_looking(new, current) if found is None else found[0]
+        events = self.add_at_once(new)
+        return self._add_looking(new, current) if events is None else ([Added(item.task) for item in new], events)
 
     def add_new(self, parts: Sequence[Sequence[NewTask]]) -> list[Stored] | None:
         """Several registrations of which none is a replay, without looking first; None, and nothing stored, if one is."""
         new = [item for part in parts for item in part]
+        events = self.add_at_once(new)
+        if events is None:
+            return None
+        if len(parts) == 1:
+            return [([Added(item.task) for item in new], events)]
+        left = iter(events)
+        return [([Added(item.task) for item in part], [next(left) for _ in part]) for part in parts]
+
+    def add_at_once(self, new: Sequence[NewTask]) -> list[Event] | None:
+        """`add_new` for one part; the events of the registrations."""
         if self._other_keys and any(item.key is not None and self._key(item.task.owner.uid, item.key) for item in new):
             return None
         whole = len(new) in CHUNKS  # a single statement, which does all or nothing by itself
@@ -82,8 +92,7 @@ class Tables:
             return None
         if not whole:
             self._sql.execute("RELEASE new")
-        left = iter(events)
-        return [([Added(item.task) for item in part], [next(left) for _ in part]) for part in parts]
+        return events
 
     def _insert(self, new: Sequence[NewTask]) -> list[Event]:
         events = [transitions.registered(item.task, seq) for seq, item in enumerate(new, self.seq + 1)]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tornado.platform.asyncio import AsyncIOLoop
@@ -16,7 +17,8 @@ from task_daemon.core.ports import NewTask
 from task_daemon.engine.local import burst as burst_module
 from task_daemon.engine.local import store as store_module
 from task_daemon.engine.local import wal
-from task_daemon.engine.local.burst import BEGINS_AFTER, JUST_NOW, MOST, QUICK, Burst
+from task_daemon.engine.local.burst import ALONE_AFTER, BEGINS_AFTER, JUST_NOW, LOOK_AGAIN, MOST, PAGES, QUICK, Burst
+from task_daemon.engine.local.store import MOST_HERE
 from tests.api.conftest import turns_until
 from tests.engine.local.test_store import Open, kept_open
 from tests.making import a_task
@@ -39,6 +41,15 @@ class Registering(Open):
             registers=new,
         )
         await asyncio.sleep(0)
+
+    async def some(self, *names: str) -> None:
+        new = [NewTask(a_task(id=name)) for name in names]
+        await self.store.write(
+            lambda tables: tables.add(new, lambda _uid: None),
+            lambda _result: self.by.append(threading.current_thread() is threading.main_thread()),
+            new=True,
+            registers=new,
+        )
 
     async def until_the_loop_commits(self) -> None:
         for number in range(BEGINS_AFTER + 1):
@@ -120,14 +131,64 @@ async def test_i5_a_burst_ends_with_a_slow_commit_or_a_pause(
     assert registering.by == [limit == "QUICK", False]
 
 
-async def test_the_thread_commits_together_what_comes_in_one_turn(registering: Registering) -> None:
+@pytest.mark.parametrize("count", [2, 8, 9, MOST_HERE])
+async def test_the_loop_commits_together_what_comes_in_one_turn(count: int, registering: Registering) -> None:
     await registering.until_the_loop_commits()
     before = registering.store.commits
+    await asyncio.gather(*(registering.one(f"d-{number}") for number in range(count)))
+    assert registering.by == [True] * count
+    assert registering.store.commits == before + 1
+    assert registering.stored() == BEGINS_AFTER + 1 + count
+    assert await registering.sequences() == list(range(1, BEGINS_AFTER + 2 + count))
+    assert not registering.store.busy
+
+
+async def test_i5_a_crowd_is_left_to_the_thread(registering: Registering) -> None:
+    await registering.until_the_loop_commits()
+    before = registering.store.commits
+    await asyncio.gather(*(registering.one(f"d-{number}") for number in range(MOST_HERE + 1)))
+    assert registering.by == [False] * (MOST_HERE + 1)
+    assert registering.store.commits == before + 1
+
+
+async def test_i5_a_batch_is_left_to_the_thread(registering: Registering) -> None:
+    await registering.until_the_loop_commits()
+    await registering.some("d", "e")
+    await asyncio.gather(registering.some("f", "g"), registering.one("h"))
+    assert registering.by == [False] * 3
+
+
+async def test_one_that_is_known_does_not_keep_others_of_its_turn_from_being_stored(registering: Registering) -> None:
+    await registering.until_the_loop_commits()
+    came = [registering.one("d"), registering.one("before-0", timeout=61.0), registering.one("e")]
+    found = await asyncio.gather(*came, return_exceptions=True)
+    assert [type(each) for each in found] == [type(None), Conflict, type(None)]
+    assert registering.by == [False, False]
+    assert await registering.sequences() == list(range(1, BEGINS_AFTER + 4))
+
+
+async def test_who_is_alone_does_not_wait_for_the_end_of_a_turn(registering: Registering) -> None:
+    await registering.until_the_loop_commits()
+    at_once = []
+    for number in range(3 * LOOK_AGAIN):
+        new = [NewTask(a_task(id=f"d-{number}"))]
+        answer = asyncio.ensure_future(registering.store.write(lambda _tables: None, registers=new))
+        at_once.append(answer.done())
+        await answer
+    assert at_once == [number + 1 >= ALONE_AFTER and (number + 1) % LOOK_AGAIN > 0 for number in range(3 * LOOK_AGAIN)]
+
+
+async def test_registrations_are_one_statement_of_the_thread_unless_there_is_something_to_look_up(
+    registering: Registering,
+) -> None:
+    statements: list[str] = []
+    registering.store.connection.set_trace_callback(statements.append)
     await asyncio.gather(*(registering.one(f"d-{number}") for number in range(8)))
-    assert registering.by == [True] + [False] * 7
-    assert registering.store.commits == before + 2
-    await registering.one("after")
-    assert registering.by[-1] is False, "nobody is alone now"
+    assert [each.split()[0] for each in statements] == ["INSERT"]
+    with pytest.raises(Conflict):
+        await registering.one("d-0", timeout=61.0)
+    assert "BEGIN" in {each.split()[0] for each in statements}
+    assert registering.by == [False] * 8
 
 
 async def test_other_operations_are_left_to_the_thread_and_a_burst_goes_on_after_them(registering: Registering) -> None:
@@ -146,13 +207,32 @@ async def test_a_registration_that_comes_while_something_else_is_written_is_left
     assert registering.by == [False, True]
 
 
+async def test_nothing_overtakes_what_waits_for_the_thread(registering: Registering, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Held(list[Any]):
+        put = list.append
+
+    await registering.until_the_loop_commits()
+    held, store = Held(), registering.store
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_operations", held)
+        first = store.write(lambda tables: tables.seq)
+        await turns_until(lambda: len(held) == 1)
+        second = asyncio.ensure_future(registering.one("d"))
+        await turns_until(lambda: len(held) == 2)
+    for group in held:
+        store._operations.put(group)
+    await second
+    assert await first == BEGINS_AFTER + 1
+    assert registering.by == [False]
+
+
 async def test_i5_a_locked_store_does_not_hold_the_loop_up(registering: Registering) -> None:
     await registering.until_the_loop_commits()
     assert registering.store.connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
     with closing(sqlite3.connect(registering.path, isolation_level=None)) as beside:
         beside.execute("BEGIN IMMEDIATE")
         waiting = asyncio.ensure_future(registering.one("d"))
-        await asyncio.sleep(0)
+        await turns_until(lambda: not registering.store._arrived and registering.store.busy)
         assert not waiting.done()
         beside.execute("ROLLBACK")
     await waiting
@@ -199,6 +279,28 @@ async def test_i1_who_registers_is_answered_as_soon_as_the_task_is_on_disk(regis
     assert registering.by == [True]
 
 
+async def test_i1_all_of_one_turn_are_answered_as_soon_as_they_are_on_disk(registering: Registering) -> None:
+    await registering.until_the_loop_commits()
+    before, found = registering.stored(), []
+
+    def tell() -> None:
+        found.append((registering.stored() - before, len(registering.by)))
+
+    await asyncio.gather(*(told(registering, f"d-{number}", tell) for number in range(3)))
+    assert found == [(3, 0)] * 3, "each once, all on disk, and none settled yet"
+    assert registering.by == [True] * 3
+
+
+async def test_i10_outcome_is_unknown_for_all_of_one_turn(registering: Registering, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    await registering.until_the_loop_commits()
+    monkeypatch.setattr(registering.store, "_inode", 0)  # the file was replaced
+    came = [told(registering, f"d-{number}", lambda: found.append("told")) for number in range(3)]
+    assert [type(each) for each in await asyncio.gather(*came, return_exceptions=True)] == [OutcomeUnknown] * 3
+    assert not found
+    assert not registering.by
+
+
 @pytest.mark.parametrize(("name", "error"), [("before-0", Conflict), ("d", OutcomeUnknown)])
 async def test_i10_nobody_is_told_of_what_is_refused_or_cannot_be_known(
     name: str, error: type[Exception], registering: Registering, monkeypatch: pytest.MonkeyPatch
@@ -236,7 +338,7 @@ async def test_i10_outcome_is_unknown_when_it_cannot_be_told_whether_the_flush_c
 
     if isinstance(error, sqlite3.OperationalError):
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-    monkeypatch.setattr(registering.store.tables, "add_new", fail)
+    monkeypatch.setattr(registering.store.tables, "add_at_once", fail)
     with pytest.raises(OutcomeUnknown):
         await registering.one("d")
 
@@ -276,7 +378,7 @@ async def test_the_wal_does_not_grow_in_a_long_burst(
 ) -> None:
     monkeypatch.setattr(store_module, "CHECKPOINT", 20)
     monkeypatch.setattr(store_module, "LONGEST_WAL", 0)
-    monkeypatch.setattr(burst_module, "MOST", 5)
+    monkeypatch.setattr(burst_module, "MOST", 5 * (PAGES + 1))
     registering = Registering(short_path)
     await registering.store.open(0.0)
     for number in range(100):
@@ -354,39 +456,62 @@ async def test_nothing_is_taken_in_a_burst_when_the_store_is_closed(short_path: 
         await registering.one("d")
 
 
-def test_a_burst_goes_on_for_some_time_only_and_while_commits_are_quick_and_alone() -> None:
+def test_a_burst_goes_on_for_some_time_only_and_while_commits_are_quick() -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         burst = Burst(connection, 100, 1.0)
         for _ in range(BEGINS_AFTER):
             assert not burst.goes_on(1.0)
-            burst.count(True, QUICK / 2, 1.0)
+            burst.count_here(1, QUICK / 2, 1.0)
         assert burst.goes_on(1.0)
         assert burst.goes_on(1.0 + JUST_NOW / 2)
-        for _ in range(MOST):
-            burst.begin()
-        assert not burst.goes_on(1.0), "the thread has to look after the WAL"
+        burst.count_here(8, QUICK / 2, 1.0)
+        assert burst.goes_on(1.0), "many at once are welcome"
+        burst.count_here(0, QUICK / 2, 1.0)
+        assert not burst.goes_on(1.0), "the thread had to look"
+
+
+@pytest.mark.parametrize("registrations", [1, 8, 64])
+def test_the_thread_looks_after_the_wal_when_the_loop_has_written_some_pages(registrations: int) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        burst = Burst(connection, 100, 1.0)
+        for _ in range(BEGINS_AFTER):
+            burst.count_here(1, 0.0, 1.0)
+        commits = 0
+        while burst.goes_on(1.0):
+            burst.begin(registrations)
+            commits += 1
+        assert MOST <= commits * (registrations + PAGES) < MOST + registrations + PAGES
+        assert connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
         burst.end()
         assert burst.goes_on(1.0)
         assert connection.execute("PRAGMA busy_timeout").fetchone() == (1000,)
-        burst.count(False, QUICK / 2, 1.0)
-        assert not burst.goes_on(1.0)
 
 
-def test_a_burst_goes_on_after_what_polls_write_and_not_after_two_registrations_or_a_slow_commit() -> None:
-    def goes_on_after(registering: int, operations: int, under_way: int, took: float) -> bool:
+def test_whoever_was_alone_for_a_while_is_taken_to_be_alone_and_now_and_then_it_is_looked_again() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        burst = Burst(connection, 100, 1.0)
+        found = []
+        for _ in range(2 * LOOK_AGAIN):
+            found.append(burst.is_alone())
+            burst.count_here(1, 0.0, 1.0)
+        assert found == [number >= ALONE_AFTER and number % LOOK_AGAIN > 0 for number in range(2 * LOOK_AGAIN)]
+        burst.count_here(2, 0.0, 1.0)
+        assert not burst.is_alone()
+
+
+def test_a_burst_goes_on_after_what_polls_write_and_not_after_a_slow_commit() -> None:
+    def goes_on_after(registering: int, operations: int, took: float) -> bool:
         with closing(sqlite3.connect(":memory:")) as connection:
             burst = Burst(connection, 100, 1.0)
             for _ in range(BEGINS_AFTER):
-                burst.count(True, 0.0, 1.0)
-            burst.count_group(registering, operations, under_way, took, 1.0)
+                burst.count_here(1, 0.0, 1.0)
+            burst.count_group(registering, operations, took, 1.0)
             return burst.goes_on(1.0)
 
-    quick, slow = 0.5, burst_module.JUST_NOW
-    assert goes_on_after(0, 1, 1, quick)
-    assert goes_on_after(1, 2, 2, quick)
-    assert goes_on_after(1, 1, 1, quick)
-    assert not goes_on_after(1, 1, 2, quick), "somebody else waits"
-    assert not goes_on_after(2, 2, 2, quick)
-    assert not goes_on_after(2, 3, 3, quick)
-    assert not goes_on_after(0, 1, 1, slow)
-    assert not goes_on_after(1, 2, 2, slow)
+    quick, slow, hung = 0.5, 61.0, burst_module.JUST_NOW
+    assert goes_on_after(0, 1, quick)
+    assert goes_on_after(1, 2, quick)
+    assert goes_on_after(8, 8, quick)
+    assert not goes_on_after(1, 1, slow)
+    assert not goes_on_after(0, 1, hung)
+    assert not goes_on_after(1, 2, hung)
