@@ -227,6 +227,10 @@ class Beat(Protocol):
         """A call into the backend took so long: time that this machine was free for others."""
         ...
 
+    def give_way(self) -> None:
+        """Called between two pieces of a long piece of work: whoever is in a hurry goes first, which may take a moment."""
+        ...
+
 
 class NewTask(Struct, frozen=True):
     """A task to add, with the idempotency key of its registration if there is one. `fingerprint` identifies the body."""

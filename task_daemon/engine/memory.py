@@ -37,6 +37,9 @@ class MemoryBeat(Struct):
     def touch(self) -> None:
         """Nothing watches over an inline poll."""
 
+    def give_way(self) -> None:
+        """Nobody else is at work during an inline poll."""
+
     def waited(self, seconds: float) -> None:
         self.waited_for += seconds
 

@@ -183,8 +183,12 @@ class Poller:
 
     def _look_at(self, beat: Beat, zone: Zone, tasks: Sequence[Task], since: float | None) -> list[Task]:
         reports = self._ask_about(beat, zone, tasks)
-        pieces = (tasks[start : start + AT_ONCE] for start in range(0, len(tasks), AT_ONCE))
-        return [task for piece in pieces for task in self._write_down(beat, zone, piece, reports, since)]
+        ended: list[Task] = []
+        for start in range(0, len(tasks), AT_ONCE):
+            if start:
+                beat.give_way()
+            ended += self._write_down(beat, zone, tasks[start : start + AT_ONCE], reports, since)
+        return ended
 
     def _write_down(
         self, beat: Beat, zone: Zone, tasks: Sequence[Task], reports: Mapping[str, Report], since: float | None

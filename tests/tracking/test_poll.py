@@ -15,7 +15,7 @@ from task_daemon.core.errors import BackendError
 from task_daemon.core.model import CallbackTarget, Change, Draft, Progress, Report, State, Task, Verdict
 from task_daemon.engine.memory import MemoryBeat
 from task_daemon.tracking.admit import Registration
-from task_daemon.tracking.poll import ASKED_ALONE, GIVEN_UP_AFTER
+from task_daemon.tracking.poll import ASKED_ALONE, AT_ONCE, GIVEN_UP_AFTER
 from tests.making import members
 from tests.tracking.outside import (
     GOING_ON,
@@ -444,3 +444,18 @@ async def test_a_poll_whose_token_is_old_starts_and_writes_nothing(make: Make, o
 
     assert await state(world, task) is State.QUEUED
     assert (outside.starts, outside.forgets) == ([], [])
+
+
+@pytest.mark.parametrize(("tasks", "times"), [(1, 0), (AT_ONCE, 0), (AT_ONCE + 1, 1), (3 * AT_ONCE, 2)])
+async def test_a_poll_gives_way_between_its_pieces(
+    tasks: int, times: int, make: Make, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(MemoryBeat, "give_way", lambda beat: given.append(beat.zone))
+    world = await make(z1=outside)
+    for number in range(tasks):
+        await world.register(f"d-{number}")
+    given.clear()
+    await world.beat()
+
+    assert given == ["z1"] * times

@@ -12,12 +12,14 @@ locked it.
 """
 
 import sqlite3
+import time
 
 BEGINS_AFTER = 4  # commits in a row
 ALONE_AFTER = 8  # commits of the loop in a row
 LOOK_AGAIN = 16  # commits
 QUICK = 0.001  # seconds a commit takes
 JUST_NOW = 0.005  # seconds since the last one
+PAUSE = 0.002  # seconds
 MOST = 1000  # pages that the loop writes, about, until the thread commits, which takes a WAL that has grown into the store
 PAGES = 3  # of a commit, besides one for each registration
 
@@ -57,6 +59,15 @@ class Burst:
         """Whether whoever registers need not wait for the end of the turn: for a while nobody else came in one. Now and then
         it is looked again."""
         return self._alone >= ALONE_AFTER and self._alone % LOOK_AGAIN > 0
+
+    def give_way(self, now: float) -> float:
+        """Any thread that computes for long, between two pieces: each time the loop calls the kernel it loses the interpreter
+        lock to such a thread, some six times for each registration. Waits if one has only just come; answers for how many
+        seconds."""
+        if now - self._last >= JUST_NOW:
+            return 0.0
+        time.sleep(PAUSE)
+        return PAUSE
 
     def count_group(self, registering: int, operations: int, took: float, now: float) -> None:
         """A commit of the thread has ended, for so many operations, of which some were registrations. What polls write takes

@@ -94,7 +94,15 @@ class LocalEngine:
         self._keeper = Keeper(self.store, self._ledger)
         await self._keeper.begin()
         self._paused = set(await self.store.read(lambda look: look.paused()))
-        self._rounds = Rounds(self._ledger, self._clock, handlers, self._worker_count, self._stuck_after, self._stir_in_time)
+        self._rounds = Rounds(
+            self._ledger,
+            self._clock,
+            handlers,
+            self._worker_count,
+            self._stuck_after,
+            self._stir_in_time,
+            self.store.give_way,
+        )
         self._courier = Courier(self._outbox, self._clock, handlers.deliver, self._record, self._stir, self.measures)
         now = self._clock.monotonic()
         self._next_checkpoint = now + CHECKPOINT_EVERY

@@ -12,19 +12,22 @@ from task_daemon.engine.local.workers import Aside, Job, Workers
 log = logging.getLogger("task_daemon.engine")
 
 EXPIRED_AT_ONCE = 1000
+LONGEST_GIVING = 2.0  # seconds that one poll waits for those in a hurry
 LOADING_GAP = 0.15  # seconds between the starts of two polls while the stored tasks are being loaded: both need the processor
 
 
 class LocalBeat:
     """One poll under way, as `Handlers.poll` gets it."""
 
-    __slots__ = ("_job", "token", "waited_for", "zone")
+    __slots__ = ("_gave", "_give_way", "_job", "token", "waited_for", "zone")
 
-    def __init__(self, zone: str, token: int, job: Job) -> None:
+    def __init__(self, zone: str, token: int, job: Job, give_way: Callable[[], float]) -> None:
         self.zone = zone
         self.token = token
         self.waited_for = 0.0  # seconds
+        self._gave = 0.0  # of them
         self._job = job
+        self._give_way = give_way
 
     def touch(self) -> None:
         self._job.touch()
@@ -32,10 +35,17 @@ class LocalBeat:
     def waited(self, seconds: float) -> None:
         self.waited_for += seconds
 
+    def give_way(self) -> None:
+        if self._gave < LONGEST_GIVING:
+            seconds = self._give_way()
+            self._gave += seconds
+            self.waited_for += seconds
+
 
 class Rounds:
     """`stir`: called on any thread when something has begun or ended, with the monotonic time at which there is something to
-    do because of that. The other methods belong to the event loop."""
+    do because of that. `give_way`: called by a poll, waits while somebody is in a hurry, and answers for how many seconds. The
+    methods belong to the event loop."""
 
     def __init__(
         self,
@@ -45,6 +55,7 @@ class Rounds:
         workers: int,
         stuck_after: Callable[[str], float],
         stir: Callable[[float], None],
+        give_way: Callable[[], float],
     ) -> None:
         self.expiring = False
         self._ledger = ledger
@@ -54,6 +65,7 @@ class Rounds:
         self._clock = clock
         self._handlers = handlers
         self._stir = stir
+        self._give_way = give_way
         self._closing = False
         self._not_before = -NEVER  # for polls, while the stored tasks are being loaded
         self._expirer = Aside("expiry")
@@ -107,7 +119,7 @@ class Rounds:
             token = self._beats.start(job.zone, self._clock.monotonic(), self._clock.now())
         if token is None or self._closing:
             return
-        beat = LocalBeat(job.zone, token, job)
+        beat = LocalBeat(job.zone, token, job, self._give_way)
         try:
             outcome = self._handlers.poll(beat)
         except BaseException:

@@ -178,6 +178,10 @@ class Store:
         except (sqlite3.Error, msgspec.DecodeError) as error:
             raise Degraded(f"cannot read the store: {error}", retry_after=5.0) from error
 
+    def give_way(self) -> float:
+        """Worker threads: wait a moment if registrations come one after the other; for how many seconds."""
+        return self._burst.give_way(time.perf_counter())
+
     def facts(self) -> dict[str, Any]:
         """Any thread."""
         sizes = [file.stat().st_size for file in (self.path, Path(f"{self.path}-wal")) if file.exists()]

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +18,7 @@ from task_daemon.core.ports import NewTask
 from task_daemon.engine.local import burst as burst_module
 from task_daemon.engine.local import store as store_module
 from task_daemon.engine.local import wal
-from task_daemon.engine.local.burst import ALONE_AFTER, BEGINS_AFTER, JUST_NOW, LOOK_AGAIN, MOST, PAGES, QUICK, Burst
+from task_daemon.engine.local.burst import ALONE_AFTER, BEGINS_AFTER, JUST_NOW, LOOK_AGAIN, MOST, PAGES, PAUSE, QUICK, Burst
 from task_daemon.engine.local.store import MOST_HERE
 from tests.api.conftest import turns_until
 from tests.engine.local.test_store import Open, kept_open
@@ -515,3 +516,15 @@ def test_a_burst_goes_on_after_what_polls_write_and_not_after_a_slow_commit() ->
     assert not goes_on_after(1, 1, slow)
     assert not goes_on_after(0, 1, hung)
     assert not goes_on_after(1, 2, hung)
+
+
+def test_who_computes_gives_way_while_registrations_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(burst_module, "JUST_NOW", JUST_NOW)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        burst = Burst(connection, 100, 1.0)
+        burst.count_here(1, 1.0, 100.0)
+        assert burst.give_way(100.0 + JUST_NOW * 2) == 0.0
+        assert burst.give_way(100.0 + JUST_NOW / 2) == PAUSE
+    assert slept == [PAUSE]

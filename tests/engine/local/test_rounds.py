@@ -25,11 +25,19 @@ class Polled:
             self.ledger.beats.configure(zone, 10.0, clock.monotonic())
             self.ledger.beats.add(zone, f"task of {zone}", None, clock.monotonic())
         handlers = Handlers(self._poll, None, lambda _tasks: None, lambda _tasks, _events: None, lambda _error: None)  # type: ignore[arg-type]  # nothing is delivered here
-        self.rounds = Rounds(self.ledger, clock, handlers, 4, lambda _zone: 60.0, self.stirred.append)
+        self.pieces = self.asked = 0
+        self.hurry = 0.0
+        self.rounds = Rounds(self.ledger, clock, handlers, 4, lambda _zone: 60.0, self.stirred.append, self._give_way)
 
     def _poll(self, beat: Beat) -> Again:
+        for _ in range(self.pieces):
+            beat.give_way()
         self.zones.append(beat.zone)
         return Again()
+
+    def _give_way(self) -> float:
+        self.asked += 1
+        return self.hurry
 
 
 @pytest.fixture
@@ -96,3 +104,26 @@ def test_everything_due_is_polled_at_once_when_the_stored_tasks_are_loaded(
     polled.rounds.dispatch(clock.monotonic(), loading=False)
 
     eventually("all were polled", lambda: sorted(polled.zones) == list(ZONES))
+
+
+@pytest.mark.parametrize(("hurry", "asked"), [(0.0, 50), (0.5, 4)])
+def test_a_poll_gives_way_to_those_in_a_hurry_and_not_for_ever(
+    hurry: float, asked: int, polled: Polled, clock: FakeClock, eventually: Eventually
+) -> None:
+    polled.pieces, polled.hurry = 50, hurry
+    polled.rounds.dispatch(clock.monotonic(), loading=False)
+
+    eventually("all were polled", lambda: sorted(polled.zones) == list(ZONES))
+    assert polled.asked == asked * len(ZONES)
+
+
+def test_the_time_in_which_a_poll_gave_way_is_none_that_it_took_of_this_machine(
+    polled: Polled, clock: FakeClock, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[float] = []
+    monkeypatch.setattr(polled.ledger.beats, "finish", lambda *arguments: found.append(arguments[-1]))
+    polled.pieces, polled.hurry = 3, 0.25
+    polled.rounds.dispatch(clock.monotonic(), loading=False)
+
+    eventually("each has ended", lambda: len(found) == len(ZONES))
+    assert found == [0.75] * len(ZONES)
