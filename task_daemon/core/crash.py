@@ -9,6 +9,7 @@ from collections.abc import Callable
 VARIABLE = "TASK_DAEMON_CRASH_AT"
 
 POINTS = (
+    "register.before",
     "commit.before",
     "commit.after",
     "burst.before",

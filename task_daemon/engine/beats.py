@@ -273,13 +273,16 @@ class Beats:
         zone = self._zones.get(zone_name)
         return zone is not None and zone.token == token
 
-    def finish(self, zone_name: str, token: int, outcome: Again | Idle, now: float, waited: float = 0.0) -> None:
-        """The poll has ended, of which the backend took `waited` seconds. A back-off keeps everything it took due."""
+    def finish(
+        self, zone_name: str, token: int, outcome: Again | Idle, now: float, waited: float = 0.0, gave_way: float = 0.0
+    ) -> None:
+        """The poll has ended, of which the backend took `waited` seconds, and others for which it gave way so many. A back-off
+        keeps everything it took due."""
         zone = self._zones[zone_name]
         if zone.token != token or zone.state is not RUNNING:
             return
         zone.failures = 0
-        zone.ended, zone.worked, zone.waited = now, max(0.0, now - zone.last_start - waited), waited
+        zone.ended, zone.worked, zone.waited = now, max(0.0, now - zone.last_start - waited - gave_way), waited
         self._end(zone, outcome, now)
 
     def failed(self, zone_name: str, token: int, now: float) -> float | None:

@@ -87,11 +87,11 @@ def test_poke_of_a_zone_takes_all_its_tasks() -> None:
     assert poll(beats, "z", 0.1) == ["a", "b"]
 
 
-def polled_for(beats: Beats, zone: str, begin: float, seconds: float, waited: float = 0.0) -> float:
-    """One poll of this length, of which the backend took `waited`; answers when it ended."""
+def polled_for(beats: Beats, zone: str, begin: float, seconds: float, waited: float = 0.0, gave_way: float = 0.0) -> float:
+    """One poll of this length, of which the backend took `waited` and others `gave_way`; answers when it ended."""
     token = beats.start(zone, begin, begin)
     assert token is not None
-    beats.finish(zone, token, Again(), begin + seconds, waited)
+    beats.finish(zone, token, Again(), begin + seconds, waited, gave_way)
     return begin + seconds
 
 
@@ -110,6 +110,16 @@ def test_poll_that_was_asked_for_rests_after_a_long_one_and_the_grid_does_not() 
     assert beats.times("z", "b", None, ended, ended, ended).next_poll_at == pytest.approx(rested)
     assert beats.due(rested - 0.001) == []
     assert beats.due(rested) == ["z"]
+
+
+def test_nothing_rests_for_the_time_in_which_a_poll_gave_way() -> None:
+    beats = Beats()
+    beats.configure("z", 10.0, 0.0)
+    beats.add("z", "a", None, 0.0)
+    beats.due(0.0)
+    ended = polled_for(beats, "z", 0.0, 0.12, gave_way=0.1)
+    beats.add("z", "b", None, ended)
+    assert beats.next_due() == pytest.approx(ended + 30 * 0.02)
 
 
 def test_poll_that_was_poked_rests_for_a_tenth_of_what_one_for_new_tasks_does() -> None:

@@ -1,12 +1,15 @@
 """What the store is asked to write: one thing, for one who waits for it."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from task_daemon.core.ports import Meanwhile, NewTask, Tell
 from task_daemon.engine.local.tables import Tables
+
+log = logging.getLogger("task_daemon.engine")
 
 Work = Callable[[Tables], Any]
 Settle = Callable[[Any], None]
@@ -43,3 +46,11 @@ class Operation:
         """Event loop: `meanwhile`, once."""
         meanwhile, self.meanwhile = self.meanwhile, None
         return None if meanwhile is None else meanwhile()
+
+
+def answer_now(tell: Tell | None) -> None:
+    try:
+        if tell is not None:
+            tell()
+    except Exception:  # it is stored all the same
+        log.exception("cannot answer a registration")

@@ -19,13 +19,13 @@ LOADING_GAP = 0.15  # seconds between the starts of two polls while the stored t
 class LocalBeat:
     """One poll under way, as `Handlers.poll` gets it."""
 
-    __slots__ = ("_gave", "_give_way", "_job", "token", "waited_for", "zone")
+    __slots__ = ("_give_way", "_job", "gave_way_for", "token", "waited_for", "zone")
 
     def __init__(self, zone: str, token: int, job: Job, give_way: Callable[[], float]) -> None:
         self.zone = zone
         self.token = token
         self.waited_for = 0.0  # seconds
-        self._gave = 0.0  # of them
+        self.gave_way_for = 0.0  # seconds
         self._job = job
         self._give_way = give_way
 
@@ -36,16 +36,14 @@ class LocalBeat:
         self.waited_for += seconds
 
     def give_way(self) -> None:
-        if self._gave < LONGEST_GIVING:
-            seconds = self._give_way()
-            self._gave += seconds
-            self.waited_for += seconds
+        if self.gave_way_for < LONGEST_GIVING:
+            self.gave_way_for += self._give_way()
 
 
 class Rounds:
     """`stir`: called on any thread when something has begun or ended, with the monotonic time at which there is something to
     do because of that. `give_way`: called by a poll, waits while somebody is in a hurry, and answers for how many seconds. The
-    methods belong to the event loop."""
+    public methods belong to the event loop."""
 
     def __init__(
         self,
@@ -128,7 +126,7 @@ class Rounds:
             log.exception("zone %s: the poll raised; polled again in %s s", job.zone, seconds, extra={"zone": job.zone})
             return
         with self._lock:
-            self._beats.finish(job.zone, token, outcome, self._clock.monotonic(), beat.waited_for)
+            self._beats.finish(job.zone, token, outcome, self._clock.monotonic(), beat.waited_for, beat.gave_way_for)
 
     def _expire(self, tasks: Sequence[Task]) -> None:
         try:

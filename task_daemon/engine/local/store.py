@@ -26,12 +26,12 @@ import msgspec
 from task_daemon.core import crash
 from task_daemon.core.errors import Degraded, Draining, OutcomeUnknown, Refusal, StoreError, StoreFull
 from task_daemon.core.measures import Measures
-from task_daemon.core.ports import Meanwhile, NewTask, Tell
+from task_daemon.core.ports import Meanwhile, NewTask
 from task_daemon.core.prompt import Prompt
 from task_daemon.engine.local import salvage, wal
 from task_daemon.engine.local.burst import QUICK, Burst
 from task_daemon.engine.local.migrate import migrate, migrations
-from task_daemon.engine.local.operation import Operation, Result
+from task_daemon.engine.local.operation import Operation, Result, answer_now
 from task_daemon.engine.local.reading import Reading
 from task_daemon.engine.local.reserve import Reserve
 from task_daemon.engine.local.tables import Tables
@@ -143,6 +143,7 @@ class Store:
         operation = Operation(work, settle, answer, new, registers, meanwhile)
         self._expect()
         if self._burst.is_alone() and self._write_here([operation]):
+            self._burst.came(1)
             return answer
         if not self._arrived:
             self._loop.call_soon(self._pass_on)
@@ -241,6 +242,7 @@ class Store:
     def _pass_on(self) -> None:
         """What came in one turn of the loop is written in one commit: in a burst here, or else after one change of threads."""
         arrived, self._arrived = self._arrived, []
+        self._burst.came(len(arrived))
         if not arrived or self._write_here(arrived):
             return
         for operation in arrived:
@@ -295,8 +297,8 @@ class Store:
                 self.connection.execute("ROLLBACK")
 
     def _write_here(self, group: list[Operation]) -> bool:
-        """In the middle of a burst, on the loop, in one statement, which is a transaction of its own. Not, and nothing is stored,
-        if the thread has to: it is at work, something is known already, or does not go on without waiting."""
+        """In the middle of a burst, on the loop, in one commit. Not, and nothing is stored, if the thread has to: it is at work,
+        something is known already, cannot be stored, or does not go on without waiting."""
         if self._pending != len(group) or not self._burst.goes_on(time.perf_counter()):
             return False
         single = len(group) <= MOST_HERE and all(len(operation.registers) == 1 for operation in group)
@@ -304,9 +306,11 @@ class Store:
             return False
         try:
             results = None if self._broken is not None or self.full else self._insert(group)
+        except Exception as error:  # no memory, perhaps; nobody is left waiting
+            results = self._unknown(group, error)
         finally:
             self._turn.release()
-        self._burst.count_here(0 if results is None else len(group), self.commit_seconds, time.perf_counter())
+        self._burst.count(results is not None, self.commit_seconds, time.perf_counter())
         if results is None:
             return False
         self._resolve([(operation.answer, result) for operation, result in zip(group, results, strict=True)], len(group), True)
@@ -329,10 +333,9 @@ class Store:
             within = within and not isinstance(error, MemoryError)  # SQLite's, too: from after the flush, perhaps
             results = self._failed(group, error, within)
             locked = salvage.code_of(error, sqlite3.SQLITE_ERROR) in PASSING and self._broken is None  # by another program
-            return None if locked else results
+            return None if locked or not results else results
         for tell in tells:
-            if tell is not None:
-                _answer_now(tell)
+            answer_now(tell)
         self._count(started, len(group))
         return self._settled(group, [(each, None) for each in stored])
 
@@ -345,26 +348,31 @@ class Store:
         if self.full and any(operation.new for operation in group) and not self._reserve.make():
             return self._without_new(group)
         started = time.perf_counter()
-        alone = within = all(operation.registers for operation in group)  # then one statement is the transaction, as a rule
+        at_once = all(operation.registers for operation in group)
         results: list[Result] = []
+        within = False
         try:
             self._burst.end()
             changes = self.connection.total_changes
-            crash.reach("commit.before")
-            if alone:
+            if at_once:
+                crash.reach("register.before")
+                within = True
                 results = [(each, None) for each in self.tables.add_new([one.registers for one in group]) or ()]
-                alone = within = False
+                within = False
             if not results:
                 self.connection.execute("BEGIN IMMEDIATE")
                 within = True
-                results = self._attempt_all(group)
+                results = self._attempt_all(group, at_once)
                 within = False
+                crash.reach("commit.before")
                 self.connection.execute("COMMIT")
             crash.reach("commit.after")
             self._wrote = self.connection.total_changes > changes
             self._check_place()
         except Exception as error:
-            return self._failed(group, error, within and not (alone and isinstance(error, MemoryError)))
+            within = within and not (at_once and isinstance(error, MemoryError))  # as in `_insert`
+            results = self._failed(group, error, within)
+            return results or [result for operation in group for result in self._commit([operation])]
         self._count(started, len(group))
         return self._settled(group, results)
 
@@ -379,12 +387,13 @@ class Store:
         if os.stat(self._file).st_ino != self._inode:
             raise FileNotFoundError(f"{self.path} was replaced by another file")
 
-    def _attempt_all(self, group: list[Operation]) -> list[Result]:
-        """Registrations that follow one another are stored at once."""
+    def _attempt_all(self, group: list[Operation], one_by_one: bool) -> list[Result]:
+        """Registrations that follow one another are stored at once, unless it is known that this does not go."""
         results: list[Result] = []
         for registering, following in groupby(group, lambda operation: bool(operation.registers)):
             run = list(following)
-            stored = self.tables.add_new([operation.registers for operation in run]) if registering and len(run) > 1 else None
+            at_once = registering and len(run) > 1 and not one_by_one
+            stored = self.tables.add_new([operation.registers for operation in run]) if at_once else None
             if stored is None:
                 results += [self._attempt(operation) for operation in run]
             else:
@@ -407,7 +416,8 @@ class Store:
         return results
 
     def _failed(self, group: list[Operation], error: Exception, within: bool) -> list[Result]:
-        """What a failed commit means for its operations. `within`: an operation failed, not BEGIN or COMMIT."""
+        """What a failed commit means for its operations; empty if it is to be tried with each of them alone. `within`: nothing
+        can have been flushed yet, unless SQLite says so."""
         try:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
@@ -424,10 +434,10 @@ class Store:
             return [(None, Degraded(f"cannot write to the store now: {error}", retry_after=1.0))] * len(group)
         if not within or salvage.is_damage(error) or (isinstance(error, sqlite3.Error) and code not in OF_ONE_OPERATION):
             return self._unknown(group, error)
-        if len(group) == 1:
-            log.error("cannot store an operation: %s", error, exc_info=error)
-            return [(None, error)]
-        return [result for operation in group for result in self._commit([operation])]
+        if len(group) > 1:
+            return []
+        log.error("cannot store an operation: %s", error, exc_info=error)
+        return [(None, error)]
 
     def _without_new(self, group: list[Operation]) -> list[Result]:
         """The disk is full: only what ends work or tells of it is stored."""
@@ -483,13 +493,6 @@ class Store:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
             log.warning("the event loop was closed before the store")
-
-
-def _answer_now(tell: Tell) -> None:
-    try:
-        tell()
-    except Exception:  # it is stored all the same
-        log.exception("cannot answer a registration")
 
 
 def _full() -> StoreFull:

@@ -1,7 +1,8 @@
-"""What is written, in SQL: each method is one operation inside a transaction that the store begins and commits.
+"""What is written, in SQL: each method is one operation inside a transaction that the store begins and commits; `add_new` and
+`add_at_once` are a transaction of their own if there is none.
 
 An operation that is refused (Conflict, a key used for another body) is refused before it wrote anything, so it spoils no
-other one of the same commit. One new registration may be stored without that transaction. Used by whoever commits.
+other one of the same commit. Used by whoever commits.
 """
 
 import sqlite3
@@ -80,14 +81,17 @@ class Tables:
         if self._other_keys and any(item.key is not None and self._key(item.task.owner.uid, item.key) for item in new):
             return None
         whole = len(new) in CHUNKS  # a single statement, which does all or nothing by itself
+        inside = self._sql.in_transaction
         if not whole:
             self._sql.execute("SAVEPOINT new")
         try:
             events = self._insert(new)
         except sqlite3.IntegrityError:  # live work of the same name, or a key that is known; two of them may be alike, too
-            if not whole:
+            if not whole and inside:
                 self._sql.execute("ROLLBACK TO new")
                 self._sql.execute("RELEASE new")
+            elif not whole:
+                self._sql.execute("ROLLBACK")
             self.reread()
             return None
         if not whole:

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,9 @@ async def test_who_is_alone_does_not_wait_for_the_end_of_a_turn(registering: Reg
         answer = asyncio.ensure_future(registering.store.write(lambda _tables: None, registers=new))
         at_once.append(answer.done())
         await answer
-    assert at_once == [number + 1 >= ALONE_AFTER and (number + 1) % LOOK_AGAIN > 0 for number in range(3 * LOOK_AGAIN)]
+    so_far = BEGINS_AFTER + 1
+    expected = [number >= ALONE_AFTER and number % LOOK_AGAIN > 1 for number in range(so_far, so_far + 3 * LOOK_AGAIN)]
+    assert at_once == expected
 
 
 async def test_registrations_are_one_statement_of_the_thread_unless_there_is_something_to_look_up(
@@ -209,13 +211,14 @@ async def test_a_registration_that_comes_while_something_else_is_written_is_left
 
 
 async def test_nothing_overtakes_what_waits_for_the_thread(registering: Registering, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Held(list[Any]):
-        put = list.append
+    class Queue:
+        def __init__(self, real: Any) -> None:
+            self.get, self.put = real.get, held.append
 
     await registering.until_the_loop_commits()
-    held, store = Held(), registering.store
+    held, store = list[Any](), registering.store
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_operations", held)
+        patched.setattr(store, "_operations", Queue(store._operations))
         first = store.write(lambda tables: tables.seq)
         await turns_until(lambda: len(held) == 1)
         second = asyncio.ensure_future(registering.one("d"))
@@ -374,12 +377,92 @@ async def test_nothing_is_stored_when_getting_the_answer_ready_fails(registering
     assert registering.fatal == []
 
 
+async def test_one_that_cannot_be_stored_does_not_keep_others_of_its_turn_from_it(
+    registering: Registering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = registering.store.tables
+    insert, threads = tables._insert, []
+
+    def fail_for_d1(new: Sequence[NewTask]) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        if any(item.task.id == "d-1" for item in new):
+            raise ZeroDivisionError
+        return insert(new)
+
+    await registering.until_the_loop_commits()
+    monkeypatch.setattr(tables, "_insert", fail_for_d1)
+    found = await asyncio.gather(*(registering.one(f"d-{number}") for number in range(3)), return_exceptions=True)
+    assert [type(each) for each in found] == [type(None), ZeroDivisionError, type(None)]
+    assert threads == [True, False, False, False, False], "the loop does not make a commit for each of them"
+    assert await registering.sequences() == list(range(1, BEGINS_AFTER + 4))
+    assert registering.fatal == []
+
+
+async def test_i10_nobody_is_left_waiting_when_something_unforeseen_goes_wrong(
+    registering: Registering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_started: float, _operations: int) -> None:
+        raise MemoryError
+
+    await registering.until_the_loop_commits()
+    monkeypatch.setattr(registering.store, "_count", fail)
+    found = await asyncio.gather(*(registering.one(f"d-{number}") for number in range(3)), return_exceptions=True)
+    assert [type(each) for each in found] == [OutcomeUnknown] * 3
+    await turns_until(lambda: len(registering.fatal) == 1)
+    assert not registering.store.busy
+
+
+def sqlite_error(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("the disk does not answer")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "fatal"),
+    [
+        (MemoryError(), OutcomeUnknown, 1),
+        (sqlite_error(sqlite3.SQLITE_IOERR), OutcomeUnknown, 1),
+        (sqlite_error(sqlite3.SQLITE_FULL), StoreFull, 0),
+        (sqlite_error(sqlite3.SQLITE_BUSY), Degraded, 0),
+        (ZeroDivisionError(), ZeroDivisionError, 0),
+    ],
+)
+async def test_i10_what_becomes_of_registrations_that_the_thread_cannot_store_at_once(
+    error: Exception, expected: type[Exception], fatal: int, registering: Registering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_new: object) -> None:
+        raise error
+
+    monkeypatch.setattr(registering.store.tables, "_insert", fail)
+    found = await asyncio.gather(*(registering.one(f"d-{number}") for number in range(9)), return_exceptions=True)
+    assert [type(each) for each in found] == [expected] * 9
+    await asyncio.sleep(0)
+    assert len(registering.fatal) == fatal
+    assert not registering.store.connection.in_transaction
+    monkeypatch.undo()
+    if not fatal:
+        await registering.one("after")
+        assert registering.stored() == 1
+
+
+async def test_nothing_is_written_for_several_of_which_one_is_known(registering: Registering) -> None:
+    """Nine are two statements, of which the second fails."""
+    await registering.one("d-8")
+    tables, connection = registering.store.tables, registering.store.connection
+    changed = Path(f"{registering.path}-wal").stat().st_size
+    new = [NewTask(a_task(id=f"d-{number}")) for number in range(9)]
+    assert tables.add_at_once(new) is None
+    assert not connection.in_transaction
+    assert Path(f"{registering.path}-wal").stat().st_size == changed
+
+
 async def test_the_wal_does_not_grow_in_a_long_burst(
     io_loop: AsyncIOLoop, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "CHECKPOINT", 20)
     monkeypatch.setattr(store_module, "LONGEST_WAL", 0)
-    monkeypatch.setattr(burst_module, "MOST", 5 * (PAGES + 1))
+    monkeypatch.setattr(burst_module, "MOST", 5 * 2 * PAGES)
     registering = Registering(short_path)
     await registering.store.open(0.0)
     for number in range(100):
@@ -462,12 +545,10 @@ def test_a_burst_goes_on_for_some_time_only_and_while_commits_are_quick() -> Non
         burst = Burst(connection, 100, 1.0)
         for _ in range(BEGINS_AFTER):
             assert not burst.goes_on(1.0)
-            burst.count_here(1, QUICK / 2, 1.0)
+            burst.count(True, QUICK / 2, 1.0)
         assert burst.goes_on(1.0)
         assert burst.goes_on(1.0 + JUST_NOW / 2)
-        burst.count_here(8, QUICK / 2, 1.0)
-        assert burst.goes_on(1.0), "many at once are welcome"
-        burst.count_here(0, QUICK / 2, 1.0)
+        burst.count(False, QUICK / 2, 1.0)
         assert not burst.goes_on(1.0), "the thread had to look"
 
 
@@ -476,12 +557,12 @@ def test_the_thread_looks_after_the_wal_when_the_loop_has_written_some_pages(reg
     with closing(sqlite3.connect(":memory:")) as connection:
         burst = Burst(connection, 100, 1.0)
         for _ in range(BEGINS_AFTER):
-            burst.count_here(1, 0.0, 1.0)
+            burst.count(True, 0.0, 1.0)
         commits = 0
         while burst.goes_on(1.0):
             burst.begin(registrations)
             commits += 1
-        assert MOST <= commits * (registrations + PAGES) < MOST + registrations + PAGES
+        assert MOST <= commits * PAGES * (1 + registrations) < MOST + PAGES * (1 + registrations)
         assert connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
         burst.end()
         assert burst.goes_on(1.0)
@@ -494,9 +575,9 @@ def test_whoever_was_alone_for_a_while_is_taken_to_be_alone_and_now_and_then_it_
         found = []
         for _ in range(2 * LOOK_AGAIN):
             found.append(burst.is_alone())
-            burst.count_here(1, 0.0, 1.0)
-        assert found == [number >= ALONE_AFTER and number % LOOK_AGAIN > 0 for number in range(2 * LOOK_AGAIN)]
-        burst.count_here(2, 0.0, 1.0)
+            burst.came(1)
+        assert found == [number >= ALONE_AFTER and number % LOOK_AGAIN > 1 for number in range(2 * LOOK_AGAIN)]
+        burst.came(2)
         assert not burst.is_alone()
 
 
@@ -505,7 +586,7 @@ def test_a_burst_goes_on_after_what_polls_write_and_not_after_a_slow_commit() ->
         with closing(sqlite3.connect(":memory:")) as connection:
             burst = Burst(connection, 100, 1.0)
             for _ in range(BEGINS_AFTER):
-                burst.count_here(1, 0.0, 1.0)
+                burst.count(True, 0.0, 1.0)
             burst.count_group(registering, operations, took, 1.0)
             return burst.goes_on(1.0)
 
@@ -524,7 +605,9 @@ def test_who_computes_gives_way_while_registrations_come_one_after_the_other(mon
     monkeypatch.setattr(burst_module, "JUST_NOW", JUST_NOW)
     with closing(sqlite3.connect(":memory:")) as connection:
         burst = Burst(connection, 100, 1.0)
-        burst.count_here(1, 1.0, 100.0)
+        burst.count(True, 1.0, 100.0)
         assert burst.give_way(100.0 + JUST_NOW * 2) == 0.0
         assert burst.give_way(100.0 + JUST_NOW / 2) == PAUSE
+        burst.count_group(0, 1, JUST_NOW, 200.0)
+        assert burst.give_way(200.0) == 0.0, "what polls write is none"
     assert slept == [PAUSE]
