@@ -20,7 +20,7 @@ ALONE_AFTER = 8  # turns of the loop in a row
 LOOK_AGAIN = 16  # turns; two in a row, because of two that take turns each sees one only
 QUICK = 0.001  # seconds a commit takes
 JUST_NOW = 0.005  # seconds since the last one
-PAUSE = 0.002  # seconds
+PAUSE = 0.002  # seconds that a thread gives way for
 MOST = 1000  # pages that the loop writes, about, until the thread commits, which takes a WAL that has grown into the store
 PAGES = 2  # for each registration, and for each commit besides
 
@@ -56,6 +56,7 @@ class Burst:
             self._set(*self._settings)
         self._here = 0
 
+    @property
     def is_alone(self) -> bool:
         """Whether whoever registers need not wait for the end of the turn: for a while nobody else came in one. Now and then
         it is looked again."""

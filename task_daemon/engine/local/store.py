@@ -31,7 +31,7 @@ from task_daemon.core.prompt import Prompt
 from task_daemon.engine.local import salvage, wal
 from task_daemon.engine.local.burst import QUICK, Burst
 from task_daemon.engine.local.migrate import migrate, migrations
-from task_daemon.engine.local.operation import Operation, Result, answer_now
+from task_daemon.engine.local.operation import Answer, Operation, Result, answer_now
 from task_daemon.engine.local.reading import Reading
 from task_daemon.engine.local.reserve import Reserve
 from task_daemon.engine.local.tables import Tables
@@ -142,7 +142,7 @@ class Store:
         answer: asyncio.Future[T] = Prompt(loop=self._loop) if registers else self._loop.create_future()
         operation = Operation(work, settle, answer, new, registers, meanwhile)
         self._expect()
-        if self._burst.is_alone() and self._write_here([operation]):
+        if self._burst.is_alone and self._write_here([operation]):
             self._burst.came(1)
             return answer
         if not self._arrived:
@@ -469,7 +469,7 @@ class Store:
                 answer.set_exception(result[1])
         self._on_loop(self._resolve, for_loop, len(group))
 
-    def _resolve(self, answers: list[tuple[Any, Result]], ended: int = 0, here: bool = False) -> None:
+    def _resolve(self, answers: Sequence[tuple[Answer, Result]], ended: int = 0, here: bool = False) -> None:
         with self._gate:
             self._pending -= ended
         for answer, (value, error) in answers:

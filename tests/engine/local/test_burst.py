@@ -34,17 +34,11 @@ class Registering(Open):
         self.by: list[bool] = []
 
     async def one(self, name: str, timeout: float = 60.0) -> None:
-        new = [NewTask(a_task(id=name, timeout=timeout))]
-        await self.store.write(
-            lambda tables: tables.add(new, lambda _uid: None),
-            lambda _result: self.by.append(threading.current_thread() is threading.main_thread()),
-            new=True,
-            registers=new,
-        )
+        await self.some(name, timeout=timeout)
         await asyncio.sleep(0)
 
-    async def some(self, *names: str) -> None:
-        new = [NewTask(a_task(id=name)) for name in names]
+    async def some(self, *names: str, timeout: float = 60.0) -> None:
+        new = [NewTask(a_task(id=name, timeout=timeout)) for name in names]
         await self.store.write(
             lambda tables: tables.add(new, lambda _uid: None),
             lambda _result: self.by.append(threading.current_thread() is threading.main_thread()),
@@ -331,7 +325,13 @@ async def test_an_answer_that_cannot_be_given_changes_nothing(registering: Regis
     assert registering.by == [True, True]
 
 
-@pytest.mark.parametrize("error", [MemoryError(), sqlite3.OperationalError("the disk does not answer")])
+def sqlite_error(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("the disk does not answer")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), sqlite_error(sqlite3.SQLITE_IOERR)])
 async def test_i10_outcome_is_unknown_when_it_cannot_be_told_whether_the_flush_came_first(
     error: Exception, registering: Registering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,8 +340,6 @@ async def test_i10_outcome_is_unknown_when_it_cannot_be_told_whether_the_flush_c
     def fail(_parts: object) -> None:
         raise error
 
-    if isinstance(error, sqlite3.OperationalError):
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
     monkeypatch.setattr(registering.store.tables, "add_at_once", fail)
     with pytest.raises(OutcomeUnknown):
         await registering.one("d")
@@ -410,12 +408,6 @@ async def test_i10_nobody_is_left_waiting_when_something_unforeseen_goes_wrong(
     assert [type(each) for each in found] == [OutcomeUnknown] * 3
     await turns_until(lambda: len(registering.fatal) == 1)
     assert not registering.store.busy
-
-
-def sqlite_error(code: int) -> sqlite3.Error:
-    error = sqlite3.OperationalError("the disk does not answer")
-    error.sqlite_errorcode = code
-    return error
 
 
 @pytest.mark.parametrize(
@@ -574,11 +566,11 @@ def test_whoever_was_alone_for_a_while_is_taken_to_be_alone_and_now_and_then_it_
         burst = Burst(connection, 100, 1.0)
         found = []
         for _ in range(2 * LOOK_AGAIN):
-            found.append(burst.is_alone())
+            found.append(burst.is_alone)
             burst.came(1)
         assert found == [number >= ALONE_AFTER and number % LOOK_AGAIN > 1 for number in range(2 * LOOK_AGAIN)]
         burst.came(2)
-        assert not burst.is_alone()
+        assert not burst.is_alone
 
 
 def test_a_burst_goes_on_after_what_polls_write_and_not_after_a_slow_commit() -> None:
